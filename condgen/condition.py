@@ -1,0 +1,233 @@
+"""What a model is conditioned on, and the contract of whatever makes it: ``Condition`` and ``Encoder``.
+
+Legend: B examples, D length of the condition vector h, S channels of the condition map s, H x W the image.
+How a condition enters a layer (equations 4 and 5 of van den Oord et al. 2016) is in ``cores/conditioning.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from condgen.errors import ModelError, RecipeError
+
+
+@dataclass(frozen=True)
+class Condition:
+    """h of p(x | h): a vector (B, D), a map (B, S, H, W), both, or neither (unconditional).
+
+    Floating point, on the images' device; the core casts it to its own dtype. A condition of batch 1 stands for
+    every image of a batch.
+    """
+
+    vector: Tensor | None = None
+    map: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.vector is not None and self.vector.dim() != 2:
+            raise ModelError(f"A condition's vector is (B, D), not {tuple(self.vector.shape)}.")
+        if self.map is not None and self.map.dim() != 4:
+            raise ModelError(f"A condition's map is (B, S, H, W), not {tuple(self.map.shape)}.")
+        if self.vector is not None and self.map is not None and len(self.vector) != len(self.map):
+            raise ModelError(
+                f"A condition's vector and map have one batch size, not {len(self.vector)} and {len(self.map)}."
+            )
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """The tensors that are present."""
+        return tuple(part for part in (self.vector, self.map) if part is not None)
+
+    def __len__(self) -> int:
+        """The batch size B; 1 for the empty condition, which stands for every image."""
+        return len(self.parts[0]) if self.parts else 1
+
+    def _each(self, function: Any) -> Condition:
+        return Condition(*(None if part is None else function(part) for part in (self.vector, self.map)))
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Condition:
+        """The conditions at ``index``, still a batch. The empty condition is its own every part."""
+        if isinstance(index, int):
+            index = slice(index, index + 1 or None)
+        return self._each(lambda part: part[index])
+
+    def to(self, *args: Any, **kwargs: Any) -> Condition:
+        """As ``Tensor.to``: device, dtype or both."""
+        return self._each(lambda part: part.to(*args, **kwargs))
+
+    def detach(self) -> Condition:
+        return self._each(lambda part: part.detach())
+
+    def repeat(self, count: int) -> Condition:
+        """Each condition ``count`` times in a row: B * count, grouped by condition."""
+        return self._each(lambda part: part.repeat_interleave(count, dim=0))
+
+    def expand(self, batch: int) -> Condition:
+        """A condition of batch 1 for ``batch`` images; one of ``batch`` as it is.
+
+        Raises:
+            ModelError: the condition has another batch size than 1 or ``batch``.
+        """
+        if not self.parts or len(self) == batch:
+            return self
+        if len(self) != 1:
+            raise ModelError(f"A condition of batch {len(self)} does not fit {batch} images; give 1 or {batch}.")
+        return self._each(lambda part: part.expand(batch, *part.shape[1:]))
+
+    @staticmethod
+    def stack(conditions: Sequence[Condition]) -> Condition:
+        """One batch out of several, in order. All have the same parts."""
+
+        def joined(parts: list[Tensor | None]) -> Tensor | None:
+            present = [part for part in parts if part is not None]
+            if present and len(present) != len(parts):
+                raise ModelError("Conditions with and without a part (vector or map) do not make one batch.")
+            return torch.cat(present) if present else None
+
+        return Condition(joined([c.vector for c in conditions]), joined([c.map for c in conditions]))
+
+    def interpolate(self, other: Condition, steps: int, curve: str = "lerp") -> Condition:
+        """``steps`` conditions from this one to ``other`` (both of batch 1); the ends are the very tensors given.
+
+        ``curve``: ``lerp`` (the paper's, section 3.3) or ``slerp``, along the great circle, for unit-length vectors;
+        maps always go linearly.
+        """
+        if curve not in ("lerp", "slerp"):
+            raise RecipeError(f"The curve of an interpolation is lerp or slerp, not {curve!r}.")
+
+        def between(a: Tensor, b: Tensor, t: float) -> Tensor:
+            if curve == "slerp" and a.dim() == 2:
+                cosine = nn.functional.cosine_similarity(a, b).clamp(-1, 1).item()
+                angle = math.acos(cosine)
+                if math.sin(angle) > 1e-6:
+                    return (math.sin((1 - t) * angle) * a + math.sin(t * angle) * b) / math.sin(angle)
+            return torch.lerp(a, b, t)
+
+        def path(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+            if a is None or b is None:
+                return None
+            inner = [between(a, b, i / (steps - 1)) for i in range(1, steps - 1)]
+            return torch.cat([a, *inner, b])
+
+        if steps < 2:
+            raise RecipeError(f"An interpolation has at least 2 steps, not {steps}.")
+        return Condition(path(self.vector, other.vector), path(self.map, other.map))
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What an encoder and a model may know of a data set without opening it; kept with the model.
+
+    ``classes`` names the values of the batch's ``label``; ``attributes`` the columns of its ``attributes``;
+    ``columns`` the width of each extra column.
+    """
+
+    channels: int
+    height: int
+    width: int
+    bit_depth: int = 8
+    classes: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    columns: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def dimensions(self) -> int:
+        """Sub-pixels of an image, C * H * W."""
+        return self.channels * self.height * self.width
+
+
+Batch = Mapping[str, Tensor]
+"""What a data set gives: ``image`` uint8 (B, C, H, W) on 0 .. 2^bit_depth - 1; where the set has them ``label`` int64
+(B,), ``attributes`` int8 (B, A) of 0 and 1, extra columns float32 (B, D) by name; ``index`` int64 (B,). In training
+also ``key`` int64 (B,): the example's own stream (``condgen.streams``) for whatever an encoder randomises."""
+
+
+class Options(BaseModel):
+    """Base of an encoder's recipe fields: subclass it, give every field a type, a default and a description."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Encoder(nn.Module, ABC):
+    """The plug-in contract: turns a batch of anything into a ``Condition``.
+
+    A subclass declares ``reads``, sets ``vector_size`` and/or ``map_channels``, and writes ``encode``. Its trainable
+    parameters, if any, receive the gradients of the core's loss. Register it under the entry-point group
+    ``condgen.encoders``, or call ``condgen.register_encoder`` in a program of your own.
+    """
+
+    Options: ClassVar[type[Options]] = Options
+    """The fields of the recipe's section ``encoder`` beside ``type``."""
+    reads: tuple[str, ...] = ()
+    """The keys of a batch that ``encode`` uses; a batch without them is refused before training."""
+    words: tuple[str, ...] = ()
+    """The command-line words that ``parse`` understands, e.g. ``("label",)`` for ``--label``."""
+    vector_size: int = 0
+    """D, or 0 for no vector."""
+    map_channels: int = 0
+    """S, or 0 for no map."""
+
+    def __init__(self, options: Any, info: DataInfo) -> None:
+        super().__init__()
+        self.options = options
+        self.info = info
+        self._finite_seen = False
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> Condition:
+        """The condition of each example: vector (B, D) and map (B, S, H, W) as declared, floating point.
+
+        The result for an example must not depend on its batch mates.
+        """
+
+    def parse(self, word: str, value: str) -> dict[str, Tensor]:
+        """What a command-line word means as a batch of one, e.g. ``("label", "sneaker")`` -> ``{"label": [7]}``."""
+        known = ", ".join(f"--{name}" for name in self.words) or "none"
+        raise RecipeError(f"The encoder {type(self).__name__} has no word {word!r} (known: {known}).", field=word)
+
+    def examples(self) -> list[tuple[str, str]]:
+        """Pairs (word, value) that show the range of conditions, for sheets and grids; [] where images do that."""
+        return []
+
+    def forward(self, batch: Batch) -> Condition:
+        """``encode`` with its result held against what the encoder declares.
+
+        Raises:
+            ModelError: a key is missing from the batch, or a part has another shape, device or dtype than declared,
+                or holds NaN; the sentence names the encoder.
+        """
+        name = type(self).__name__
+        missing = [key for key in self.reads if key not in batch]
+        if missing:
+            raise ModelError(f"The encoder {name} reads {missing[0]!r}, which this data does not have.", field=missing[0])
+        condition = self.encode(batch)
+        size = next((len(value) for value in batch.values()), 1)
+        if not isinstance(condition, Condition):
+            raise ModelError(f"The encoder {name} returned {type(condition).__name__}, not a Condition.")
+        info = self.info
+        expected = {
+            "vector": (self.vector_size, (size, self.vector_size)),
+            "map": (self.map_channels, (size, self.map_channels, info.height, info.width)),
+        }
+        for part, (width, shape) in expected.items():
+            value: Tensor | None = getattr(condition, part)
+            if value is None and not width:
+                continue
+            if value is None or tuple(value.shape) != shape:
+                found = "nothing" if value is None else str(tuple(value.shape))
+                declared = str(shape) if width else "no " + part
+                raise ModelError(f"The encoder {name} declares a {part} {declared} but returned {found}.")
+            if not value.is_floating_point():
+                raise ModelError(f"The encoder {name} returned a {part} of {value.dtype}; it must be floating point.")
+            # once: later NaN shows in the loss, and the question would make a GPU wait in every step
+            if not self._finite_seen and not bool(torch.isfinite(value).all()):
+                raise ModelError(f"The encoder {name} returned a {part} with NaN or infinity.")
+        self._finite_seen = True
+        return condition

@@ -1,0 +1,1 @@
+"""Samplers: plain functions of (core, likelihood, condition, noise)."""
