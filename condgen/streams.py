@@ -46,6 +46,12 @@ def permutation(count: int, seed: int, *purpose: int | str) -> np.ndarray:
     return np.argsort(philox(seed, *purpose).random_raw(count), kind="stable")
 
 
+def _started(keys: Tensor, stream: int) -> Tensor:
+    """The state from which ``stream`` of each key counts, (B, 1)."""
+    offset = (stream * _MIX_2 + 2**63) % 2**64 - 2**63  # wrapped as int64 arithmetic would
+    return _mix(keys + offset)[:, None]
+
+
 def _mix(x: Tensor) -> Tensor:
     """SplitMix64's finaliser (Steele et al. 2014) on int64, in place; shifts are made logical by masking."""
     x = (x ^ ((x >> 30) & (2**34 - 1))).mul_(_MIX_1)
@@ -65,14 +71,12 @@ def example_bytes(keys: Tensor, stream: int, count: int) -> Tensor:
     ``stream`` separates users of the same key (layer k of dropout, the mask of an encoder).
     """
     words = -(-count // 8)
-    start = _mix(keys + stream * _MIX_2)  # (B,)
     counter = torch.arange(words, device=keys.device, dtype=torch.int64) * _GOLDEN  # (words,)
-    return _mix(start[:, None] + counter).view(torch.uint8)[:, :count]  # (B, 8 words) -> (B, count)
+    return _mix(_started(keys, stream) + counter).view(torch.uint8)[:, :count]  # (B, 8 words) -> (B, count)
 
 
 def example_uniforms(keys: Tensor, stream: int, count: int) -> Tensor:
     """float64 uniforms in (0, 1) for each example, (B, count), on the device of ``keys``."""
-    start = _mix(keys + stream * _MIX_2)
     counter = torch.arange(count, device=keys.device, dtype=torch.int64) * _GOLDEN
-    raw = (_mix(start[:, None] + counter) >> 11) & (2**53 - 1)
+    raw = (_mix(_started(keys, stream) + counter) >> 11) & (2**53 - 1)
     return (raw.double() + 0.5) * 2.0**-53
