@@ -1,0 +1,127 @@
+"""Files on disk: written whole or not at all, and read without trusting what lies there.
+
+A file appears under its name only after its bytes were written aside, flushed to the disk and read back.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from condgen.errors import CondgenError, InputError, MachineError, RecipeError, shown
+
+_THE_NAME = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR}
+"""Errors of a path that a person gave; every other one is the machine's."""
+
+
+def unwritable(path: Path, error: OSError) -> CondgenError:
+    """The sentence for a failed write at ``path``."""
+    reason = error.strerror or type(error).__name__
+    if error.errno in _THE_NAME:
+        return RecipeError(f"{shown(path)} cannot be written ({reason}); check the folder and the name.", file=path)
+    return MachineError(f"{shown(path)} cannot be written ({reason}); make room or choose another folder.", file=path)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Creates ``path`` with ``data``, on the disk before it returns, and reads it back.
+
+    Raises:
+        OSError: as the system says, ``FileExistsError`` included; EIO when the file holds other bytes than were
+            written (a disk that lies about a write leaves no other trace).
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)  # never retried: after a failure the kernel may call lost pages clean
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        if _read_all(descriptor, len(data)) != data:
+            raise OSError(errno.EIO, "other bytes were found than were written", str(path))
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Brings the names in ``folder`` to the disk: a rename is durable only after this.
+
+    Raises:
+        OSError: as the system says.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, data: bytes, *, force: bool = False) -> None:
+    """``path`` holds ``data`` in the end, or what it held before; never a part.
+
+    Raises:
+        RecipeError: ``path`` exists and ``force`` is off, or the path cannot be one (no such folder).
+        MachineError: the disk is full, read-only or broken, or permission is missing.
+    """
+    if os.path.lexists(path) and not force:
+        raise RecipeError(f"{shown(path)} exists; choose another name or add --force.", file=path)
+    if path.is_dir():
+        raise RecipeError(f"{shown(path)} is a folder; choose the name of a file.", file=path)
+    aside = (
+        path.parent / f".condgen-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    )  # same folder: a rename cannot cross disks
+    try:
+        try:
+            write_new(aside, data)
+            os.replace(aside, path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def read_regular(path: Path, limit: int, *, error: type[CondgenError] = InputError, follow_links: bool = True) -> bytes:
+    """The bytes of a regular file of at most ``limit`` bytes; a pipe, device or folder is refused, not waited for.
+
+    Raises:
+        InputError: (or ``error``) the file is missing, unreadable, not regular, too large, or changed while it was
+            read; with ``follow_links`` off also when it is a link.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except (OSError, ValueError) as problem:  # ValueError: a NUL in the name
+        link = isinstance(problem, OSError) and problem.errno == errno.ELOOP
+        reason = "a link" if link else getattr(problem, "strerror", None) or "not a possible name"
+        raise error(f"{shown(path)} cannot be opened ({reason}); check the path.", file=path) from problem
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise error(f"{shown(path)} is not a regular file; give the path of one.", file=path)
+        if found.st_size > limit:
+            raise error(
+                f"{shown(path)} has {found.st_size:,} bytes, more than the {limit:,} allowed; give a smaller file.",
+                file=path,
+            )
+        data = _read_all(descriptor, found.st_size)
+    except OSError as problem:
+        raise error(f"{shown(path)} cannot be read ({problem.strerror}); check the disk.", file=path) from problem
+    finally:
+        os.close(descriptor)
+    if len(data) != found.st_size:
+        raise error(f"{shown(path)} changed while it was read; try again when it is finished.", file=path)
+    return data
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    """Up to ``size`` + 1 bytes: one more than expected shows that the file has grown."""
+    parts = []
+    left = size + 1
+    while left > 0 and (part := os.read(descriptor, min(left, 1 << 24))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
