@@ -90,15 +90,17 @@ class Progress:
     def advance(self, n: int = 1, **facts: object) -> None:
         """``n`` more units are done. ``facts`` are shown as ``name value``."""
         self._count += n
-        if self.total and not self._budget:
-            self._fraction = self._count / self.total
         self._facts.update(facts)
+        if self._budget:
+            return
+        if self.total:
+            self._fraction = self._count / self.total
         self._moved()
 
     def fraction(self, f: float, **facts: object) -> None:
         """``f`` of the whole (0 to 1) is done: for a budget of minutes, or of minutes and steps together.
 
-        Told before ``advance``, so that what ``advance`` shows is of one moment.
+        Told after ``advance``: once a budget is known it is this call that draws, so that all figures are of one moment.
         """
         if not self._budget:
             # a resumed run starts with some of its budget spent: that share was not spent just now

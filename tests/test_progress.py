@@ -48,8 +48,8 @@ def test_a_budget_decides_the_time_left_and_a_resumed_share_is_not_counted(
         bar.fraction(0.5)  # resumed half way
         for step in range(1, 13):
             clock.now += 1.0
-            bar.fraction(0.5 + step / 100, **{"bits/dim": 4.81234})
             bar.advance(32)
+            bar.fraction(0.5 + step / 100, **{"bits/dim": 4.81234})
     assert "320/1000 images, 32 images/s, 0:40 left, bits/dim 4.812" in capsys.readouterr().err
 
 
