@@ -1,1 +1,13 @@
-"""Samplers: plain functions of (core, likelihood, condition, noise)."""
+"""Samplers: plain functions of (core, likelihood, terms, noise). x = F(model, condition, noise), no chance inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from condgen.samplers.naive import naive
+from condgen.samplers.noise import noise
+from condgen.samplers.tiles import sample_in_tiles
+
+SAMPLERS: dict[str, Callable[..., object]] = {"naive": naive}
+
+__all__ = ["SAMPLERS", "naive", "noise", "sample_in_tiles"]

@@ -1,0 +1,160 @@
+"""Gated PixelCNN (van den Oord et al. 2016, section 2 and Figure 2): two stacks, no blind spot, any condition.
+
+Legend: B images, C colour channels, p feature maps after the gate, n x n a layer's field, m = n // 2, H x W pixels.
+
+The vertical stack describes the rows above a pixel, over all columns within reach; the horizontal stack what lies to
+its left, plus, in every layer, what the vertical stack knows about the rows above. Each convolution yields 2p
+pre-activations, p for the tanh and p for the sigmoid of the gate (eq. 2).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from condgen.condition import Condition
+from condgen.cores.conditioning import Conditioning, Terms
+from condgen.cores.layers import Dropout, Link, MaskedConv, VerticalConv, colour_groups, gate
+
+
+class GatedLayer(nn.Module):
+    """One layer of Figure 2: both stacks, the link between them, the condition's terms.
+
+    Args:
+        groups_in: colour group of each input map of the horizontal stack; the raw image's channels in the first layer.
+        colours: number of colour groups; 1 for whole pixels.
+        first: mask A and no residual, which would show the current pixel to itself.
+        skip: adds a 1x1 skip to the head (not in the paper; common since).
+        last: the head takes the skip alone, so nobody would read this layer's horizontal output.
+    """
+
+    def __init__(
+        self, groups_in: Tensor, filters: int, field: int, colours: int, conditioning: Conditioning,
+        *, first: bool, skip: bool, last: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.first = first
+        m = field // 2
+        groups = colour_groups(filters, colours)
+        halves = torch.cat([groups, groups])  # the tanh and the sigmoid half are grouped alike, each by itself
+        self.vertical_conv = VerticalConv(len(groups_in), 2 * filters, field)  # the vertical stack has no colours
+        self.link = Link(2 * filters)
+        self.horizontal_conv = MaskedConv(groups_in, halves, reach=m, kind="A" if first else "B", bias=False)
+        self.vertical_bias = conditioning.bias(2 * filters)
+        self.horizontal_bias = conditioning.bias(2 * filters)
+        self.out = None if skip and last else MaskedConv(groups, groups)
+        self.skip = MaskedConv(groups, groups) if skip else None
+
+    def vertical(self, v: Tensor, terms: Terms, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
+        """(B, inputs, H, W) -> the next layer's v (B, p, H, W) and the link (B, 2p, H, W), which knows rows < r."""
+        # the vertical term goes in before the link is tapped: then the last layer's has a reader too
+        a = terms.added(self.vertical_conv(v), self.vertical_bias)  # (B, 2p, H, W), row r knows rows <= r
+        v = gate(a)  # no residual: the paper found no gain
+        return v if dropout is None else dropout(v), self.link(a)
+
+    def horizontal(self, z: Tensor, link: Tensor, terms: Terms, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
+        """(B, inputs, H, W) and the link -> the next layer's z (B, p, H, W) and what the head gets of this layer."""
+        y = gate(terms.added(self.horizontal_conv(z) + link, self.horizontal_bias))
+        if dropout is not None:
+            y = dropout(y)
+        if self.out is not None:
+            z = self.out(y) if self.first else self.out(y) + z
+        return z, z if self.skip is None else self.skip(y)
+
+
+class GatedPixelCNN(nn.Module):
+    """The core: an image on [-1, 1] and a condition in, parameters of every pixel out, never looking ahead.
+
+    Args:
+        channels: C of the image.
+        outputs: parameters of one pixel.
+        colour_of_outputs: the colour of each output (outputs,), for likelihoods that order the colours: then colour
+            g's outputs see the colours before g of their own pixel (section 2.1's R, G, B order). None: whole pixels,
+            no output sees any colour of its own pixel.
+        filters: p.
+        layers: number of gated layers.
+        field: n, odd.
+        first_field: n of the first layer.
+        head: maps of the head's two 1x1 layers.
+        dropout: probability of dropping a gated activation in training.
+        skips: feed the head with every layer's 1x1 skip, summed, instead of the last layer's output.
+    """
+
+    def __init__(
+        self, channels: int, outputs: int, colour_of_outputs: Tensor | None, conditioning: Conditioning, *,
+        filters: int, layers: int, field: int, first_field: int, head: int, dropout: float, skips: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.dropout = dropout
+        self.skips = skips
+        self.conditioning = conditioning
+        self.reach = first_field // 2 + (layers - 1) * (field // 2)  # M, the sum of m over the layers
+        colours = 1 if colour_of_outputs is None else channels
+        groups_in = colour_groups(channels, colours)
+        groups = colour_groups(filters, colours)
+        self.layers = nn.ModuleList(
+            GatedLayer(
+                groups_in if k == 0 else groups, filters, first_field if k == 0 else field, colours, conditioning,
+                first=k == 0, skip=skips, last=k == layers - 1,
+            )  # fmt: skip
+            for k in range(layers)
+        )
+        head_groups = colour_groups(head, colours)
+        groups_out = torch.zeros(outputs, dtype=torch.long) if colour_of_outputs is None else colour_of_outputs
+        self.head_in = MaskedConv(groups, head_groups)
+        self.head_out = MaskedConv(head_groups, groups_out)
+
+    def terms(self, condition: Condition, keep: bool = False) -> Terms:
+        """The condition, in this core's precision, as its layers take it; ``keep``: for use over and over."""
+        weight = self.head_out.weight
+        return self.conditioning(condition.to(weight.device, weight.dtype), keep)
+
+    def vertical(self, x: Tensor, terms: Terms, dropout: Dropout | None = None) -> list[Tensor]:
+        """Every layer's link, (B, 2p, H, W) each: what is known about rows above. Never asks the horizontal stack."""
+        links = []
+        for layer in self.layers:
+            x, link = layer.vertical(x, terms, dropout)
+            links.append(link)
+        return links
+
+    def horizontal(self, x: Tensor, links: list[Tensor], terms: Terms, dropout: Dropout | None = None) -> Tensor:
+        """The features of the head, (B, p, H, W): the links and what lies to the left in the row."""
+        z = x
+        features: Tensor | None = None
+        for layer, link in zip(self.layers, links, strict=True):
+            z, given = layer.horizontal(z, link, terms, dropout)
+            features = features + given if features is not None and self.skips else given
+        assert features is not None
+        return features
+
+    def head(self, features: Tensor) -> Tensor:
+        """(B, p, H, W) -> parameters (B, outputs, H, W): ReLU, 1x1, ReLU, 1x1, under mask B."""
+        return self.head_out(F.relu(self.head_in(F.relu(features))))
+
+    def forward(self, x: Tensor, terms: Terms, dropout_keys: Tensor | None = None) -> Tensor:
+        """Parameters of every pixel, (B, outputs, H, W).
+
+        Args:
+            x: image on [-1, 1], (B, C, H, W), in the core's dtype.
+            terms: of ``self.terms(condition)``.
+            dropout_keys: int64 (B,), the examples' streams; None: no dropout.
+        """
+        dropout = Dropout(dropout_keys, self.dropout) if self.dropout and dropout_keys is not None else None
+        x = x.contiguous(memory_format=torch.channels_last)  # convolutions run several times faster so on a CPU
+        return self.head(self.horizontal(x, self.vertical(x, terms, dropout), terms, dropout))
+
+    def sees(self, row: int, column: int, height: int, width: int) -> Tensor:
+        """Which pixels the parameters at (row, column) depend on, the own one aside: bool (H, W).
+
+        The full rectangle of M + 1 rows above and M columns to either side, and M pixels to the left.
+        """
+        seen = torch.zeros(height, width, dtype=torch.bool)
+        left = max(0, column - self.reach)
+        seen[max(0, row - self.reach - 1) : row, left : column + self.reach + 1] = True
+        seen[row, left:column] = True
+        return seen
+
+    def extra_repr(self) -> str:
+        side = self.reach
+        return f"sees {side + 1} rows above, {side} columns to either side, {side} pixels to the left"

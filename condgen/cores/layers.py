@@ -1,0 +1,109 @@
+"""What causal cores are made of: shifts, colour masks, causal convolutions, the gate and dropout.
+
+Legend: B images, p feature maps after the gate, n x n a layer's field, m = n // 2, H x W pixels.
+
+Convolutions are given symmetric padding and cropped afterwards: the convolution pads for free, a separate pad copies.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from condgen import streams
+
+
+def colour_groups(maps: int, colours: int) -> Tensor:
+    """The colour group of each of ``maps`` feature maps, interleaved: 0, 1, 2, 0, 1, 2, ... (maps,)."""
+    return torch.arange(maps) % colours
+
+
+def colour_mask(outputs: Tensor, inputs: Tensor, kind: str) -> Tensor:
+    """What a map of group j may read on the *current* pixel, as 0 and 1 (outputs, inputs).
+
+    Mask A (first layer, on the raw image): groups before its own. Mask B (everywhere else): its own as well.
+    With a single group A reads nothing and B everything, which is the mask of whole pixels.
+    """
+    if kind == "A":
+        return (inputs[None, :] < outputs[:, None]).float()
+    return (inputs[None, :] <= outputs[:, None]).float()
+
+
+class VerticalConv(nn.Conv2d):
+    """Convolution over this row and the m rows above it, m columns to either side; no mask.
+
+    ``(B, inputs, H, W) -> (B, outputs, H, W)``; row r reads rows r-m .. r, so the *link* has to shift it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, field: int) -> None:
+        m = field // 2
+        super().__init__(inputs, outputs, (m + 1, field), padding=(m, m))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, :, : x.shape[2]]  # the rows below come from the padding underneath
+
+
+class Link(nn.Conv2d):
+    """The vertical stack's word to the horizontal one: a 1x1 convolution of the row *above*.
+
+    Row r of the result is made of row r-1; row 0 of zeros, so it is the bias. This shift is what makes the whole
+    network causal: the vertical row r includes image row r.
+    """
+
+    def __init__(self, maps: int) -> None:
+        super().__init__(maps, maps, 1, padding=(1, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, :, : x.shape[2]]  # padded above and below; the first H rows are the shifted ones
+
+
+class MaskedConv(nn.Conv2d):
+    """Convolution over the current pixel (under a colour mask) and the ``reach`` pixels to its left (unmasked).
+
+    The mask is applied to the weight in every call, so no optimiser or loader can break it.
+
+    Args:
+        kind: "A" or "B", see ``colour_mask``.
+        groups_in, groups_out: the colour group of every map, (inputs,) and (outputs,).
+    """
+
+    mask: Tensor
+
+    def __init__(self, groups_in: Tensor, groups_out: Tensor, reach: int = 0, kind: str = "B", bias: bool = True) -> None:
+        super().__init__(len(groups_in), len(groups_out), (1, reach + 1), padding=(0, reach), bias=bias)
+        mask = torch.ones_like(self.weight)  # (outputs, inputs, 1, reach + 1); the last tap is the current pixel
+        mask[:, :, 0, reach] = colour_mask(groups_out, groups_in, kind)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+        return y[..., : x.shape[3]]  # the columns at the right come from the padding there
+
+
+def gate(x: Tensor) -> Tensor:
+    """tanh(first half) * sigmoid(second half): eq. 2 of van den Oord et al. 2016; (B, 2p, H, W) -> (B, p, H, W)."""
+    signal, opening = x.chunk(2, dim=1)
+    return torch.tanh(signal) * torch.sigmoid(opening)
+
+
+class Dropout:
+    """Drops single activations by bits that belong to the example, whatever batch, rank or order it comes in.
+
+    Args:
+        keys: int64 (B,), the examples' streams (``streams.example_keys``).
+        rate: probability of dropping, rounded to a 256th.
+    """
+
+    def __init__(self, keys: Tensor, rate: float) -> None:
+        self.keys = keys
+        self.threshold = round(rate * 256)
+        self.uses = 0  # every call is a stream of its own
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.uses += 1
+        B, C, H, W = x.shape
+        drawn = streams.example_bytes(self.keys, self.uses, H * W * C)
+        # maps innermost, as the activations lie in memory
+        kept = (drawn >= self.threshold).view(B, H, W, C).permute(0, 3, 1, 2)
+        return x * kept.to(x.dtype).mul_(256 / (256 - self.threshold))

@@ -1,0 +1,172 @@
+"""``ConditionalModel``: encoder + core + likelihood, an image density that is evaluated and sampled exactly.
+
+Legend: B images, C colour channels, H x W pixels; x integers 0 .. V-1; h a Condition.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from condgen.condition import Batch, Condition, DataInfo, Encoder
+from condgen.errors import InputError, RecipeError
+from condgen.likelihoods import Likelihood, scaled
+from condgen.samplers import SAMPLERS, sample_in_tiles
+
+
+class ConditionalModel(nn.Module):
+    """p(x | h), with h made by ``encoder`` out of whatever it reads.
+
+    Args:
+        encoder: anything -> Condition.
+        core: pixels and condition -> parameters of every pixel, causally.
+        likelihood: parameters -> log-probabilities and values.
+        info: shape of the images and names of their labels.
+    """
+
+    def __init__(self, encoder: Encoder, core: nn.Module, likelihood: Likelihood, info: DataInfo) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.core: Any = core
+        self.likelihood = likelihood
+        self.info = info
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.core.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.core.parameters()).dtype
+
+    def condition(self, batch: Batch) -> Condition:
+        """The encoder's condition of a batch, its promises checked (see ``Encoder.forward``)."""
+        condition: Condition = self.encoder(batch)
+        return condition
+
+    @torch.no_grad()
+    def encode(self, **words: str | Sequence[str] | Tensor) -> Condition:
+        """A condition out of words or tensors: ``encode(label="smile")``, ``encode(label=["smile", "hat"])``,
+        ``encode(image=x)`` with a uint8 (B, C, H, W) on the model's grid, or any other key of a batch.
+
+        Raises:
+            RecipeError: the encoder does not know the word or its value.
+        """
+        batch: dict[str, Tensor] = {}
+        for word, value in words.items():
+            if isinstance(value, Tensor):
+                batch[word] = value
+            elif isinstance(value, str):
+                batch |= self.encoder.parse(word, value)
+            else:
+                parsed = [self.encoder.parse(word, entry) for entry in value]
+                batch |= {key: torch.cat([entry[key] for entry in parsed]) for key in parsed[0]}
+        return self.condition({key: value.to(self.device) for key, value in batch.items()})
+
+    def initialise(self, batch: Batch) -> None:
+        """Data-dependent initialisation, once, before training; cores without one ignore it."""
+
+    def _parameters_of(self, x: Tensor, h: Condition | None, dropout_keys: Tensor | None = None) -> Tensor:
+        info = self.info
+        if tuple(x.shape[1:]) != (info.channels, info.height, info.width):
+            raise InputError(
+                f"The model's images are {(info.channels, info.height, info.width)} (channels, height, width), "
+                f"not {tuple(x.shape[1:])}."
+            )
+        if (h is None or not h.parts) and (self.encoder.vector_size or self.encoder.map_channels):
+            raise RecipeError("The model is conditional: give it a condition (model.encode makes one).")
+        terms = self.core.terms((h or Condition()).expand(len(x)))
+        parameters: Tensor = self.core(scaled(x, self.likelihood.levels, self.dtype), terms, dropout_keys)
+        return parameters
+
+    def log_prob_map(self, x: Tensor, h: Condition | None = None) -> Tensor:
+        """ln p of each pixel given all earlier ones and h: integers (B, C, H, W) -> (B, H, W), in nats."""
+        x = x.to(self.device)
+        return self.likelihood.log_prob(self._parameters_of(x, h), x)
+
+    def log_prob(self, x: Tensor, h: Condition | None = None) -> Tensor:
+        """ln p(x | h) in nats: integers (B, C, H, W) -> (B,)."""
+        return self.log_prob_map(x, h).sum((1, 2))
+
+    def nll(self, batch: Batch) -> Tensor:
+        """-ln p(x | encoder(batch)) of each example in nats, (B,): what training lowers.
+
+        In training mode, dropout draws from the examples' own streams, ``batch["key"]``.
+        """
+        x = batch["image"]
+        keys = batch["key"] if self.training else None
+        parameters = self._parameters_of(x, self.condition(batch), keys)
+        return -self.likelihood.log_prob(parameters, x).sum((1, 2))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        h: Condition | None = None,
+        count: int = 1,
+        seed: int = 0,
+        *,
+        temperature: float = 1.0,
+        sampler: str = "auto",
+        known: Tensor | None = None,
+        mask: Tensor | None = None,
+        tile: int = 8,
+        first: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """``count`` images for each condition of ``h``, a function of (weights, h, seed) alone.
+
+        Args:
+            seed: image k of every condition has the noise of sample ``first + k`` of this seed.
+            temperature: below 1 less, above 1 more varied than the model.
+            sampler: ``auto`` or a name in ``condgen.samplers.SAMPLERS``.
+            known, mask: integers (B, C, H, W) and bool (H, W) or (B, H, W) over the conditions: pixels that are kept.
+            tile: images per network call; in fp32 part of what decides a picture.
+            progress: called with (pixels done, pixels in all).
+
+        Returns:
+            uint8 (B * count, C, H, W) on 0 .. V-1, grouped by condition, on the CPU.
+
+        Raises:
+            RecipeError: an argument out of range, or no condition for a conditional model.
+        """
+        if sampler != "auto" and sampler not in SAMPLERS:
+            raise RecipeError(f"There is no sampler {sampler!r}; choose auto or {', '.join(SAMPLERS)}.", field="sampler")
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise RecipeError(f"The temperature is a number above 0, not {temperature}.", field="temperature")
+        if count < 1 or tile < 1:
+            raise RecipeError("count and tile are at least 1.", field="count")
+        info, h = self.info, h or Condition()
+        if not h.parts and (self.encoder.vector_size or self.encoder.map_channels):
+            raise RecipeError("The model is conditional: give it a condition (model.encode makes one).")
+        conditions = len(h) if h.parts else 1 if known is None else len(known)
+        total = conditions * count
+        if (known is None) != (mask is None):
+            raise RecipeError("known and mask come together: the pixels, and which of them are kept.", field="mask")
+        if known is not None and mask is not None:
+            known = known.expand(conditions, -1, -1, -1).repeat_interleave(count, dim=0)
+            mask = mask.expand(conditions, info.height, info.width).repeat_interleave(count, dim=0)[:, None]
+        was_training = self.training
+        self.eval()
+        try:
+            return sample_in_tiles(
+                SAMPLERS["naive" if sampler == "auto" else sampler],
+                self.core,
+                self.likelihood,
+                h.to(self.device).repeat(count),
+                [first + k for k in range(count)] * conditions,
+                seed=seed,
+                height=info.height,
+                width=info.width,
+                tile=tile,
+                device=self.device,
+                known=known,
+                mask=mask,
+                temperature=temperature,
+                progress=progress,
+            )[:total]
+        finally:
+            self.train(was_training)

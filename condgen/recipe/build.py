@@ -1,0 +1,65 @@
+"""From a recipe to a model with random weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from condgen.condition import DataInfo
+from condgen.cores.conditioning import Conditioning
+from condgen.cores.gated import GatedPixelCNN
+from condgen.likelihoods import Bernoulli, Categorical, Likelihood, LogisticMixture
+from condgen.model import ConditionalModel
+from condgen.plugins import find_encoder
+from condgen.recipe.reading import encoder_options
+from condgen.recipe.schema import Recipe
+
+
+def build_likelihood(recipe: Recipe, info: DataInfo) -> Likelihood:
+    """The likelihood that the recipe asks for, over ``2 ** info.bit_depth`` values."""
+    levels = 2**info.bit_depth
+    if recipe.likelihood == "bernoulli":
+        return Bernoulli(info.channels, levels)
+    if recipe.likelihood == "logistic_mixture":
+        return LogisticMixture(info.channels, levels, recipe.model.mixtures, recipe.model.likelihood_rule)
+    return Categorical(info.channels, levels)
+
+
+def build_model(recipe: Recipe, info: DataInfo) -> ConditionalModel:
+    """Encoder, core and likelihood of ``recipe`` for data like ``info``; weights are a function of ``train.seed``.
+
+    Raises:
+        RecipeError: no such encoder, or one that cannot work with this data.
+        ModelError: the encoder is broken.
+    """
+    with torch.random.fork_rng(devices=[]):  # torch's own initialisers draw from the global generator: lend it
+        torch.manual_seed(recipe.train.seed)
+        encoder = find_encoder(recipe.encoder.type)(encoder_options(recipe.encoder), info)
+        likelihood = build_likelihood(recipe, info)
+        settings = recipe.model
+        conditioning = Conditioning(
+            encoder.vector_size,
+            encoder.map_channels,
+            settings.conditioning,
+            settings.map_channels,
+            info.height,
+            info.width,
+        )
+        core = GatedPixelCNN(
+            info.channels,
+            likelihood.outputs,
+            likelihood.colour_of_outputs() if likelihood.colour_ordered else None,
+            conditioning,
+            filters=settings.filters,
+            layers=settings.layers,
+            field=settings.kernel_size,
+            first_field=settings.first_kernel_size or settings.kernel_size,
+            head=settings.head_filters or settings.filters,
+            dropout=settings.dropout,
+            skips=settings.skips,
+        )
+    model = ConditionalModel(encoder, core, likelihood, info)
+    # channels last: a CPU's convolutions otherwise reorder every weight in every step
+    channels_last: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert channels_last is model
+    return model

@@ -1,0 +1,52 @@
+"""The plain sampler: the whole network for every pixel. Slow, obvious, and the witness of every other sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from condgen.cores.conditioning import Terms
+from condgen.cores.gated import GatedPixelCNN
+from condgen.likelihoods import Likelihood, scaled
+
+
+def naive(
+    core: GatedPixelCNN,
+    likelihood: Likelihood,
+    terms: Terms,
+    noise: Tensor,
+    *,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
+    temperature: float = 1.0,
+    step_done: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Draws images pixel by pixel in raster order, colour by colour where the core orders them.
+
+    Args:
+        noise: float64 (B, planes, H, W) in (0, 1).
+        known, mask: integers (B, C, H, W) and bool (B, 1, H, W); where the mask is true the known pixel is kept and
+            conditions whatever comes later in raster order.
+        step_done: called once a pixel.
+
+    Returns:
+        uint8 (B, C, H, W) on 0 .. V-1. What was drawn is on the grid at every step, so it can be scored.
+    """
+    dtype = core.head_out.weight.dtype
+    B, _, H, W = noise.shape
+    x = torch.zeros(B, likelihood.channels, H, W, dtype=torch.uint8, device=noise.device)
+    if known is not None and mask is not None:
+        x = torch.where(mask, known.to(torch.uint8), x)
+    for row in range(H):
+        for column in range(W):
+            here = (slice(None), slice(None), slice(row, row + 1), slice(column, column + 1))
+            if mask is None or not bool(mask[here].all()):
+                for step in range(likelihood.passes):
+                    pixels = scaled(x, likelihood.levels, dtype)
+                    parameters = core(pixels, terms)[here]
+                    drawn = likelihood.draw(parameters, x[here], noise[here], step, temperature)
+                    x[here] = drawn if mask is None else torch.where(mask[here], x[here], drawn)
+            step_done()
+    return x

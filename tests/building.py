@@ -1,0 +1,106 @@
+"""Small models for tests, built without files or recipes on disk."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from condgen.condition import Batch, Condition, DataInfo, Encoder, Options
+from condgen.cores.conditioning import Conditioning
+from condgen.cores.gated import GatedPixelCNN
+from condgen.likelihoods import Bernoulli, Categorical, Likelihood, LogisticMixture
+from condgen.model import ConditionalModel
+
+VECTOR, MAP = 3, 2
+
+
+class Given(Encoder):
+    """Hands the batch's own ``vector`` and ``map`` on."""
+
+    def __init__(self, info: DataInfo, vector_size: int, map_channels: int) -> None:
+        super().__init__(Options(), info)
+        self.vector_size, self.map_channels = vector_size, map_channels
+
+    def encode(self, batch: Batch) -> Condition:
+        return Condition(batch.get("vector"), batch.get("map"))
+
+
+def likelihood_of(kind: str, channels: int, bit_depth: int) -> Likelihood:
+    if kind == "bernoulli":
+        return Bernoulli(channels)
+    if kind == "logistic_mixture":
+        return LogisticMixture(channels, 2**bit_depth, mixtures=2)
+    return Categorical(channels, 2**bit_depth)
+
+
+def tiny_model(
+    kind: str = "categorical",
+    *,
+    channels: int = 1,
+    height: int = 8,
+    width: int = 8,
+    bit_depth: int = 2,
+    conditioning: str = "none",
+    filters: int = 4,
+    layers: int = 2,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    **core: Any,
+) -> ConditionalModel:
+    """A gated model with random weights. ``conditioning``: none, global, spatial, both, map (the encoder's own map),
+    or vector+map."""
+    bit_depth = 1 if kind == "bernoulli" else bit_depth
+    info = DataInfo(channels, height, width, bit_depth)
+    vector_size = VECTOR if conditioning in ("global", "spatial", "both", "vector+map") else 0
+    map_channels = MAP if conditioning in ("map", "vector+map") else 0
+    how = conditioning if conditioning in ("spatial", "both") else "global"
+    likelihood = likelihood_of(kind, channels, bit_depth)
+    sizes: dict[str, Any] = {"field": 3, "first_field": 3, "head": 2 * filters, "dropout": 0.0, "skips": True} | core
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = GatedPixelCNN(
+            channels,
+            likelihood.outputs,
+            likelihood.colour_of_outputs() if likelihood.colour_ordered else None,
+            Conditioning(vector_size, map_channels, how, 4, height, width),
+            filters=filters,
+            layers=layers,
+            **sizes,
+        )
+    return ConditionalModel(Given(info, vector_size, map_channels), net, likelihood, info).to(dtype).eval()
+
+
+def condition_for(model: ConditionalModel, batch: int = 1, seed: int = 0) -> Condition:
+    """A random condition of the widths that ``model`` wants."""
+    generator = torch.Generator().manual_seed(seed)
+    encoder, info = model.encoder, model.info
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    return Condition(
+        normal(batch, encoder.vector_size) if encoder.vector_size else None,
+        normal(batch, encoder.map_channels, info.height, info.width) if encoder.map_channels else None,
+    )
+
+
+def random_images(model: ConditionalModel, batch: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    info = model.info
+    shape = (batch, info.channels, info.height, info.width)
+    return torch.randint(0, 2**info.bit_depth, shape, generator=generator).to(torch.uint8)
+
+
+def all_images(model: ConditionalModel) -> Tensor:
+    """Every image there is, in counting order: (V^(C H W), C, H, W)."""
+    info, levels = model.info, 2**model.info.bit_depth
+    count = levels**info.dimensions
+    digits = [torch.arange(count) // levels**k % levels for k in reversed(range(info.dimensions))]
+    return torch.stack(digits, dim=1).view(count, info.channels, info.height, info.width).to(torch.uint8)
+
+
+def bits(nats: float) -> float:
+    return nats / math.log(2)
