@@ -100,7 +100,7 @@ class Progress:
     def fraction(self, f: float, **facts: object) -> None:
         """``f`` of the whole (0 to 1) is done: for a budget of minutes, or of minutes and steps together.
 
-        Told after ``advance``: once a budget is known it is this call that draws, so that all figures are of one moment.
+        Told after ``advance``: once a budget is known it is this call that draws, with all figures of one moment.
         """
         if not self._budget:
             # a resumed run starts with some of its budget spent: that share was not spent just now
