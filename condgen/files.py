@@ -84,12 +84,12 @@ def write_whole(path: Path, data: bytes, *, force: bool = False) -> None:
         raise unwritable(path, error) from error
 
 
-def read_regular(path: Path, limit: int, *, error: type[CondgenError] = InputError, follow_links: bool = True) -> bytes:
-    """The bytes of a regular file of at most ``limit`` bytes; a pipe, device or folder is refused, not waited for.
+def open_regular(path: Path, *, error: type[CondgenError] = InputError, follow_links: bool = True) -> int:
+    """A descriptor, for reading, of a regular file; a pipe, device or folder is refused, not waited for.
 
     Raises:
-        InputError: (or ``error``) the file is missing, unreadable, not regular, too large, or changed while it was
-            read; with ``follow_links`` off also when it is a link.
+        InputError: (or ``error``) the file is missing, unreadable or not regular; with ``follow_links`` off also when
+            it is a link.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
     try:
@@ -98,21 +98,31 @@ def read_regular(path: Path, limit: int, *, error: type[CondgenError] = InputErr
         link = isinstance(problem, OSError) and problem.errno == errno.ELOOP
         reason = "a link" if link else getattr(problem, "strerror", None) or "not a possible name"
         raise error(f"{shown(path)} cannot be opened ({reason}); check the path.", file=path) from problem
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise error(f"{shown(path)} is not a regular file; give the path of one.", file=path)
+    return descriptor
+
+
+def read_regular(path: Path, limit: int, *, error: type[CondgenError] = InputError, follow_links: bool = True) -> bytes:
+    """The bytes of a regular file of at most ``limit`` bytes.
+
+    Raises:
+        InputError: (or ``error``) as ``open_regular``; the file is too large, or changed while it was read.
+    """
+    descriptor = open_regular(path, error=error, follow_links=follow_links)
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise error(f"{shown(path)} is not a regular file; give the path of one.", file=path)
-        if found.st_size > limit:
+        size = os.fstat(descriptor).st_size
+        if size > limit:
             raise error(
-                f"{shown(path)} has {found.st_size:,} bytes, more than the {limit:,} allowed; give a smaller file.",
-                file=path,
+                f"{shown(path)} has {size:,} bytes, more than the {limit:,} allowed; give a smaller file.", file=path
             )
-        data = _read_all(descriptor, found.st_size)
+        data = _read_all(descriptor, size)
     except OSError as problem:
         raise error(f"{shown(path)} cannot be read ({problem.strerror}); check the disk.", file=path) from problem
     finally:
         os.close(descriptor)
-    if len(data) != found.st_size:
+    if len(data) != size:
         raise error(f"{shown(path)} changed while it was read; try again when it is finished.", file=path)
     return data
 
