@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -15,6 +16,15 @@ from condgen.errors import CondgenError, InputError, MachineError, RecipeError, 
 
 _THE_NAME = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR}
 """Errors of a path that a person gave; every other one is the machine's."""
+
+
+ASIDE = re.compile(r"\.condgen-\d+-[0-9a-f]{8}\.tmp")
+"""The names under which files are written before they get their own: what a killed process may leave behind."""
+
+
+def aside_of(path: Path) -> Path:
+    """An unused name in the folder of ``path``, so that the rename to it cannot cross file systems."""
+    return path.parent / f".condgen-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
 def unwritable(path: Path, error: OSError) -> CondgenError:
@@ -69,9 +79,7 @@ def write_whole(path: Path, data: bytes, *, force: bool = False) -> None:
         raise RecipeError(f"{shown(path)} exists; choose another name or add --force.", file=path)
     if path.is_dir():
         raise RecipeError(f"{shown(path)} is a folder; choose the name of a file.", file=path)
-    aside = (
-        path.parent / f".condgen-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    )  # same folder: a rename cannot cross disks
+    aside = aside_of(path)
     try:
         try:
             write_new(aside, data)

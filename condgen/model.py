@@ -28,6 +28,10 @@ class ConditionalModel(nn.Module):
         info: shape of the images and names of their labels.
     """
 
+    recipe: Any
+    """What the model was made by; set by ``condgen.load``, as is ``source``, the folder it was read from."""
+    source: Any
+
     def __init__(self, encoder: Encoder, core: nn.Module, likelihood: Likelihood, info: DataInfo) -> None:
         super().__init__()
         self.encoder = encoder

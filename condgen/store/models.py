@@ -1,0 +1,173 @@
+"""``load`` and ``save_model``: from a folder to a ``ConditionalModel`` and back."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from condgen.condition import DataInfo
+from condgen.errors import ModelError, RecipeError, shown
+from condgen.files import aside_of, read_regular, sync_folder, unwritable, write_new
+from condgen.model import ConditionalModel
+from condgen.progress import warn
+from condgen.recipe import Recipe
+from condgen.recipe.build import build_model
+from condgen.store.checkpoints import Checkpoint, Checkpoints
+from condgen.store.config import CONFIG, config_of, parse_config, read_config
+from condgen.store.sealed import seal
+from condgen.store.tensors import check_finite, decode, encode
+
+_WEIGHTS = "model.safetensors"
+_LIMIT = 1 << 40
+
+
+def fresh_model(recipe: Recipe, info: DataInfo) -> ConditionalModel:
+    """The recipe's model with random weights, on the CPU, in the precision that its training keeps weights in."""
+    model = build_model(recipe, info)
+    return model.double() if recipe.train.precision == "fp64" else model
+
+
+def load(
+    target: str | Path,
+    *,
+    weights: Literal["ema", "raw"] = "ema",
+    checkpoint: Literal["last", "best"] | int = "last",
+    device: str | torch.device | None = None,
+) -> ConditionalModel:
+    """The model of a run or model folder, in eval mode. Nothing in the files is executed.
+
+    Args:
+        target: a run folder, a model folder, or the name of a run in ``./runs``.
+        weights: ``ema``, the averaged ones, or ``raw``, as the optimiser left them (runs only).
+        checkpoint: of a run: ``last`` (the newest that verifies), ``best`` by validation, or a step.
+        device: where the model goes; default: it stays on the CPU.
+
+    Returns:
+        The model; its attributes ``recipe`` and ``source`` say what it was made by and read from.
+
+    Raises:
+        ModelError: missing, damaged, of another version, or its encoder is not there.
+    """
+    if weights not in ("ema", "raw"):
+        raise RecipeError(f"weights is 'ema' or 'raw', not {shown(weights)!r}.", field="weights")
+    folder = find(target)
+    if (folder / "checkpoints").is_dir():
+        found = _choose(folder, checkpoint)
+        recipe, info = parse_config(found.manifest, found.folder / "manifest.json")
+        path = found.folder / ("ema.safetensors" if weights == "ema" else _WEIGHTS)
+        data = found.read(path.name)
+    else:
+        if weights == "raw" or checkpoint != "last":
+            raise ModelError(
+                f"{shown(folder)} is a model folder: it has no raw weights and no checkpoints.", file=folder
+            )
+        recipe, info, content = read_config(folder / CONFIG)
+        path = folder / _WEIGHTS
+        data = read_regular(path, _LIMIT, error=ModelError)
+        if content.get("weights") != hashlib.sha256(data).hexdigest():
+            raise ModelError(f"{shown(path)} is damaged: its content does not fit {CONFIG}.", file=path)
+    model = _built(recipe, info, folder)
+    put(model, decode(data, model.state_dict(), path))
+    model.recipe = recipe
+    model.source = folder
+    return model.to(device or "cpu").eval()
+
+
+def _built(recipe: Recipe, info: DataInfo, folder: Path) -> ConditionalModel:
+    try:
+        return fresh_model(recipe, info)
+    except RecipeError as error:  # a recipe that once worked: here it is the model that cannot be used
+        raise ModelError(
+            f"{shown(folder)} cannot be built here: {error.message}", file=folder, field=error.field
+        ) from error
+
+
+def find(target: str | Path) -> Path:
+    """The folder that ``target`` means: a path, or the name of a run in ``./runs``.
+
+    Raises:
+        ModelError: there is none, or it is a file.
+    """
+    folder = Path(target)
+    bare = len(folder.parts) == 1 and not folder.is_absolute()
+    try:
+        if not folder.exists() and bare and (Path("runs") / folder).is_dir():
+            folder = Path("runs") / folder
+        if folder.is_file():
+            raise ModelError(
+                f"{shown(folder)} is a file; give a run or model folder (weights of other programs are not opened).",
+                file=folder,
+            )
+        if not folder.is_dir():
+            raise ModelError(f"There is no run or model {shown(target)}; give the path of its folder.", file=target)
+        if not (folder / CONFIG).is_file():
+            raise ModelError(f"{shown(folder)} is no run or model folder: it has no {CONFIG}.", file=folder)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ModelError(f"{shown(target)} cannot be opened ({shown(error)}).", file=target) from error
+    return folder
+
+
+def _choose(folder: Path, which: str | int) -> Checkpoint:
+    checkpoints = Checkpoints(folder / "checkpoints", warn)
+    if isinstance(which, int):
+        return checkpoints.open(which)
+    if which not in ("last", "best"):
+        raise RecipeError(f"checkpoint is 'last', 'best' or a step, not {shown(which)!r}.", field="checkpoint")
+    newest = checkpoints.newest()
+    if newest is None:
+        raise ModelError(f"{shown(folder)} has no checkpoint yet; train it first.", file=folder)
+    best = newest.manifest.get("best")
+    if which == "last":
+        return newest
+    if not isinstance(best, dict) or not isinstance(best.get("step"), int):
+        raise ModelError(f"{shown(folder)} was never validated: it has no best checkpoint.", file=folder)
+    return checkpoints.open(best["step"])
+
+
+@torch.no_grad()
+def put(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copies ``tensors`` (by name, all of them present) into ``module``, whose memory layout stays."""
+    for name, own in module.state_dict().items():
+        own.copy_(tensors[name])
+
+
+def save_model(model: ConditionalModel, recipe: Recipe, folder: str | Path, readme: str) -> None:
+    """Writes a model folder: ``config.json``, ``model.safetensors``, ``README.md``; whole or not at all.
+
+    Paths of this machine (``data.root``, ``data.columns``) are left out.
+
+    Raises:
+        RecipeError: ``folder`` exists.
+        ModelError: a weight is NaN or infinite.
+        MachineError: the disk refuses.
+    """
+    folder = Path(folder)
+    if os.path.lexists(folder):
+        raise RecipeError(f"{shown(folder)} exists; choose another name.", file=folder)
+    state = model.state_dict()
+    check_finite(state, folder)
+    portable = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": None, "columns": None})})
+    weights = encode(state)
+    config = {**config_of(portable, model.info), "weights": hashlib.sha256(weights).hexdigest()}
+    aside = aside_of(folder)
+    try:
+        aside.mkdir()
+        try:
+            write_new(aside / _WEIGHTS, weights)
+            write_new(aside / "README.md", readme.encode())
+            write_new(aside / CONFIG, seal(config))
+            sync_folder(aside)
+            os.rename(aside, folder)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise unwritable(folder, error) from error
