@@ -57,12 +57,16 @@ def found(value: Any) -> str:
 def no_such_field(name: str, known: Iterable[str], place: Place, *, also: Sequence[str] = ()) -> RecipeError:
     """The error for the unknown ``name``; ``known`` are the names of its section, ``also`` of others, all dotted."""
     known = list(known)
-    last = {field.rpartition(".")[2]: field for field in reversed([*known, *also])}
     wanted = name.rpartition(".")[2]
-    near = difflib.get_close_matches(name, known, 1) or [last[k] for k in difflib.get_close_matches(wanted, last, 1)]
-    if wanted in last:  # right word, wrong section
-        near = [last[wanted]]
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
+    near = [field for field in also if field.rpartition(".")[2] == wanted]  # right word, wrong section
+    for names in (known, also):
+        words = {field.rpartition(".")[2]: field for field in names}
+        near += [words[word] for word in difflib.get_close_matches(wanted, words, 1)]
+    if near:
+        hint = f"did you mean {near[0]}?"
+    else:
+        owner = known[0].rpartition(".")[0] if known else ""
+        hint = f"{owner or 'a recipe'} has {', '.join(field.rpartition('.')[2] for field in known)}."
     return RecipeError(f"{where(*place)}{short(name)}: no such field; {hint}", file=place[0], field=name)
 
 
@@ -88,35 +92,54 @@ def _place(name: str, places: Mapping[str, Place]) -> Place:
 
 
 def _one(name: str, details: list[ErrorDetails], schema: type[BaseModel], places: Mapping[str, Place]) -> RecipeError:
-    kinds = {entry["type"] for entry in details}
-    if kinds == {"extra_forbidden"}:
-        known, others = _names(name, schema)
-        return no_such_field(name, known, _place(name, places), also=others)
-    if kinds == {"value_error"}:  # of our own validators: a sentence that begins with the field, or is about several
-        text = str(details[0].get("ctx", {}).get("error", details[0]["msg"]))
-        first = text.partition(" ")[0].rstrip(":")
-        precise = f"{name}.{first}" if name else first
-        if precise in places or "." in first:
-            name = precise
-            text = text if "." in first else f"{precise.rpartition('.')[0]}.{text}"
-        elif name:
-            text = f"{name}: {text}"
-        place = _place(name, places)
-        return RecipeError(f"{where(*place)}{text.rstrip('.')}.", file=place[0], field=name or None)
-    # a union reports every branch: where one branch took the type and refused the value, that is the news
-    values = [entry for entry in details if entry["type"].rpartition("_")[2] not in ("type", "parsing")] or details
-    expected = " or ".join(dict.fromkeys(_expected(entry) for entry in values))
-    value = values[0]["input"]
-    hint = ""
-    if "literal_error" in kinds and isinstance(value, str):
-        choices = values[0].get("ctx", {}).get("expected", "").replace("'", "").replace(" or ", ", ").split(", ")
-        near = difflib.get_close_matches(value, choices, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-    elif any(entry["type"] == "string_type" for entry in values) and isinstance(value, (int, float)):
-        hint = "; put it in quotes."
+    """The sentence about the field ``name``; ``details`` are all errors there."""
     place = _place(name, places)
-    text = f"{where(*place)}{short(name)}: expected {expected}, found {found(value)}{hint or '.'}"
+    kind = details[0]["type"]
+    if kind == "extra_forbidden":
+        known, others = _names(name, schema)
+        if "." not in name and place[0] is not None:  # only a file extends another
+            known = ["extends", *known]
+        return no_such_field(name, known, place, also=others)
+    if kind == "value_error":
+        return _of_validator(name, str(details[0].get("ctx", {}).get("error", details[0]["msg"])), places)
+    if kind == "missing" and details[0]["loc"][-1] == name.rpartition(".")[2]:
+        text = f"{where(*place)}{short(name)}: this field has no default; give it a value."
+        return RecipeError(text, file=place[0], field=name)
+    # A union reports every branch: the one that took the value's type and found fault inside or with its size is the
+    # one that was meant.
+    depth = max(len(entry["loc"]) for entry in details)
+    values = [entry for entry in details if entry["type"].rpartition("_")[2] not in ("type", "parsing")] or [
+        entry for entry in details if len(entry["loc"]) == depth
+    ]
+    if values[-1]["type"] == "missing":  # one error for each absent value of a list
+        values = values[-1:]
+    expected = " or ".join(dict.fromkeys(_expected(entry) for entry in values))
+    text = f"{where(*place)}{short(name)}: expected {expected}, found {found(values[0]['input'])}{_hint(values[0])}"
     return RecipeError(text, file=place[0], field=name)
+
+
+def _of_validator(name: str, text: str, places: Mapping[str, Place]) -> RecipeError:
+    """What one of our own validators says of the section ``name``, or of the whole recipe ("")."""
+    first = text.partition(" ")[0].rstrip(":")
+    if not name:  # begins with a dotted field or a section
+        name = first
+    elif f"{name}.{first}" in places:  # begins with a field of the section
+        name, text = f"{name}.{first}", f"{name}.{text}"
+    else:
+        text = f"{name}: {text}"
+    place = _place(name, places)
+    return RecipeError(f"{where(*place)}{text.rstrip('.')}.", file=place[0], field=name)
+
+
+def _hint(details: ErrorDetails) -> str:
+    value = details["input"]
+    if details["type"] == "literal_error" and isinstance(value, str):
+        choices = str(details.get("ctx", {})["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
+        near = difflib.get_close_matches(value, choices, 1)
+        return f"; did you mean {near[0]}?" if near else "."
+    if details["type"] == "string_type" and isinstance(value, (int, float)):
+        return "; put it in quotes."
+    return "."
 
 
 def _names(name: str, schema: type[BaseModel]) -> tuple[list[str], list[str]]:
@@ -130,7 +153,7 @@ def _names(name: str, schema: type[BaseModel]) -> tuple[list[str], list[str]]:
     if section == "encoder" and dot:
         sections["encoder"] = ["type", *schema.model_fields]
     dotted = {key: [f"{key}.{field}" for field in fields] for key, fields in sections.items()}
-    known = dotted.get(section, []) if dot else ["extends", *Recipe.model_fields]
+    known = dotted.get(section, []) if dot else [*Recipe.model_fields]
     return known, [field for key, fields in dotted.items() if not dot or key != section for field in fields]
 
 
@@ -141,9 +164,10 @@ def _expected(details: ErrorDetails) -> str:
         return words.format(context[key])
     if kind == "literal_error":
         return str(context["expected"])
-    if kind in ("too_short", "too_long", "missing"):
-        length = context.get("min_length") or context.get("max_length")
-        return f"a list of {length}" if length else "a longer list"
+    if kind == "missing":  # of a list of fixed length
+        return f"at least {int(details['loc'][-1]) + 1} values"
+    if kind in ("too_short", "too_long"):
+        return f"a list of {context.get('min_length') or context.get('max_length')}"
     return _EXPECTED.get(kind.partition("_")[0], details["msg"][:1].lower() + details["msg"][1:])
 
 

@@ -40,16 +40,16 @@ class _Draft:
 
         Another encoder type takes the place of the whole section: the fields of the old one mean nothing to it.
         """
-        old, new = (
-            part.values.get("encoder", {}).get("type")
-            for part in (self, upper)
-            if isinstance(part.values.get("encoder", {}), dict)
-        )
-        if new is not None and new != old:
+        new = upper.encoder_type()
+        if new is not None and new != self.encoder_type():
             self.values.pop("encoder", None)
         for name, value in upper.values.items():
             self.put(name, value)
         self.places |= upper.places
+
+    def encoder_type(self) -> object:
+        section = self.values.get("encoder")
+        return section.get("type") if isinstance(section, dict) else None
 
     def put(self, name: str, value: Any) -> None:
         """Sets a top-level value; of a section only the fields that ``value`` has."""
@@ -216,13 +216,18 @@ def _parent(name: object, path: Path, place: Place) -> Path:
         inside = False
     if not inside or Path(name).is_absolute():
         raise _extends(place, f"{short(name)} lies outside the recipe's folder; copy it beside the recipe.")
-    if beside.is_file():
+    if os.path.isfile(beside):
         return beside
     stem = name.removesuffix(".yaml")
     if stem in recipe_names():
         return _shipped_named(stem)
-    near = difflib.get_close_matches(stem, [*recipe_names(), *(file.name for file in folder.glob("*.yaml"))], 1)
-    hint = f"did you mean {shown(near[0])}?" if near else "give the name of a file beside this one, or of a recipe."
+    files = {file.stem: file.name for file in folder.glob("*.yaml")}
+    near = difflib.get_close_matches(stem, [*files, *recipe_names()], 1)
+    hint = (
+        f"did you mean {shown(files.get(near[0], near[0]))}?"
+        if near
+        else "give the name of a file beside this one, or of a recipe."
+    )
     raise _extends(place, f"no recipe {short(name)} beside this file or in condgen; {hint}")
 
 
@@ -242,7 +247,10 @@ def _overrides(overrides: Overrides) -> _Draft:
         section, dot, key = str(name).partition(".")
         fields = {key: value} if dot else dict(value) if isinstance(value, Mapping) else None
         draft.put(section, value if fields is None else fields)
-        draft.places |= dict.fromkeys([f"{section}.{key}" for key in fields] if fields else [section], (None, None))
+        names = [f"{section}.{key}" for key in fields or ()]
+        if fields is None or section not in _SECTIONS:
+            names.append(section)
+        draft.places |= dict.fromkeys(names, (None, None))
     return draft
 
 

@@ -123,6 +123,12 @@ for _tag, (_pattern, _first) in _PATTERNS.items():
     _Loader.add_implicit_resolver(_tag, _pattern, [*_first, ""])
     _Dumper.add_implicit_resolver(_tag, _pattern, [*_first, ""])
 _Dumper.add_representer(
+    str,  # unprintable characters and line breaks survive between double quotes alone
+    lambda dumper, value: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", value, style=None if value.isprintable() else '"'
+    ),
+)
+_Dumper.add_representer(
     list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
 )
 
