@@ -23,11 +23,10 @@ CALLS = {
 }  # fmt: skip
 METHODS = {
     "extractall", "extract", "broadcast_object_list", "all_gather_object", "gather_object", "scatter_object_list",
-    "manual_seed_all", "use_deterministic_algorithms_",
 }  # fmt: skip
 MAY_PRINT = ("condgen/cli/", "condgen/progress.py")
-MAY_SEED = {"condgen/recipe/build.py"}
-"""Weights come from torch's own initialisers, inside ``torch.random.fork_rng``."""
+MAY_SEED = {"condgen/recipe/build.py", "condgen/train/loop.py"}
+"""torch's own initialisers draw from the global generator, and somebody else's encoder may."""
 GENERATORS = {"Philox", "Generator", "BitGenerator", "SeedSequence"}
 
 
