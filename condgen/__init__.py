@@ -34,9 +34,9 @@ _HOME = {
 
 __all__ = [
     "Batch",
+    "CondgenError",
     "Condition",
     "ConditionalModel",
-    "CondgenError",
     "DataInfo",
     "Dataset",
     "Encoder",

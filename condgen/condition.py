@@ -206,7 +206,9 @@ class Encoder(nn.Module, ABC):
         name = type(self).__name__
         missing = [key for key in self.reads if key not in batch]
         if missing:
-            raise ModelError(f"The encoder {name} reads {missing[0]!r}, which this data does not have.", field=missing[0])
+            raise ModelError(
+                f"The encoder {name} reads {missing[0]!r}, which this data does not have.", field=missing[0]
+            )
         condition = self.encode(batch)
         size = next((len(value) for value in batch.values()), 1)
         if not isinstance(condition, Condition):

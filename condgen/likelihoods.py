@@ -72,7 +72,10 @@ class Likelihood(ABC):
 
 
 class Categorical(Likelihood):
-    """V-way softmax for each colour (van den Oord et al. 2016). Outputs are colour-major: index = colour * V + value."""
+    """V-way softmax for each colour (van den Oord et al. 2016).
+
+    Outputs are colour-major: index = colour * V + value.
+    """
 
     def __init__(self, channels: int, levels: int) -> None:
         super().__init__(channels, levels)

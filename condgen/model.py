@@ -138,7 +138,9 @@ class ConditionalModel(nn.Module):
             RecipeError: an argument out of range, or no condition for a conditional model.
         """
         if sampler != "auto" and sampler not in SAMPLERS:
-            raise RecipeError(f"There is no sampler {sampler!r}; choose auto or {', '.join(SAMPLERS)}.", field="sampler")
+            raise RecipeError(
+                f"There is no sampler {sampler!r}; choose auto or {', '.join(SAMPLERS)}.", field="sampler"
+            )
         if not (math.isfinite(temperature) and temperature > 0):
             raise RecipeError(f"The temperature is a number above 0, not {temperature}.", field="temperature")
         if count < 1 or tile < 1:

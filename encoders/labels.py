@@ -53,7 +53,9 @@ class Labels(Encoder):
         self.reads = ("attributes",) if by_attributes else ("label",)
         self.embedding = nn.Embedding(len(names), options.size) if options.code == "embedding" else None
         # attributes take two numbers each, so that "no" differs from "unknown"
-        self.vector_size = {"one_hot": len(names), "embedding": options.size, "attributes": 2 * len(names)}[options.code]
+        self.vector_size = {"one_hot": len(names), "embedding": options.size, "attributes": 2 * len(names)}[
+            options.code
+        ]
 
     def encode(self, batch: Batch) -> Condition:
         """Label (B,) or attributes (B, A) of 1 yes, 0 no, -1 unknown -> vector (B, D)."""

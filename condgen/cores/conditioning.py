@@ -47,13 +47,17 @@ class DeconvolutionalMap(nn.Sequential):
         self.height, self.width = height, width
         rows, columns = (-(-side // 2**doublings) for side in (height, width))
         wide = 2 * map_channels
-        layers: list[nn.Module] = [nn.Linear(vector_size, wide * rows * columns), nn.Unflatten(1, (wide, rows, columns))]
+        layers: list[nn.Module] = [
+            nn.Linear(vector_size, wide * rows * columns),
+            nn.Unflatten(1, (wide, rows, columns)),
+        ]
         for k in range(doublings):
             layers += [nn.ReLU(), nn.ConvTranspose2d(wide, map_channels if k == doublings - 1 else wide, 4, 2, 1)]
         super().__init__(*layers)
 
     def forward(self, vector: Tensor) -> Tensor:
-        return super().forward(vector)[:, :, : self.height, : self.width]
+        drawn: Tensor = super().forward(vector)
+        return drawn[:, :, : self.height, : self.width]
 
 
 class Terms:

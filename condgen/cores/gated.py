@@ -9,6 +9,8 @@ pre-activations, p for the tanh and p for the sigmoid of the gate (eq. 2).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -93,11 +95,17 @@ class GatedPixelCNN(nn.Module):
         colours = 1 if colour_of_outputs is None else channels
         groups_in = colour_groups(channels, colours)
         groups = colour_groups(filters, colours)
-        self.layers = nn.ModuleList(
+        self.layers: Any = nn.ModuleList(
             GatedLayer(
-                groups_in if k == 0 else groups, filters, first_field if k == 0 else field, colours, conditioning,
-                first=k == 0, skip=skips, last=k == layers - 1,
-            )  # fmt: skip
+                groups_in if k == 0 else groups,
+                filters,
+                first_field if k == 0 else field,
+                colours,
+                conditioning,
+                first=k == 0,
+                skip=skips,
+                last=k == layers - 1,
+            )
             for k in range(layers)
         )
         head_groups = colour_groups(head, colours)
@@ -121,11 +129,10 @@ class GatedPixelCNN(nn.Module):
     def horizontal(self, x: Tensor, links: list[Tensor], terms: Terms, dropout: Dropout | None = None) -> Tensor:
         """The features of the head, (B, p, H, W): the links and what lies to the left in the row."""
         z = x
-        features: Tensor | None = None
-        for layer, link in zip(self.layers, links, strict=True):
+        features = torch.zeros(())
+        for k, (layer, link) in enumerate(zip(self.layers, links, strict=True)):
             z, given = layer.horizontal(z, link, terms, dropout)
-            features = features + given if features is not None and self.skips else given
-        assert features is not None
+            features = features + given if self.skips and k > 0 else given
         return features
 
     def head(self, features: Tensor) -> Tensor:

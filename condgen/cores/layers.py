@@ -70,7 +70,9 @@ class MaskedConv(nn.Conv2d):
 
     mask: Tensor
 
-    def __init__(self, groups_in: Tensor, groups_out: Tensor, reach: int = 0, kind: str = "B", bias: bool = True) -> None:
+    def __init__(
+        self, groups_in: Tensor, groups_out: Tensor, reach: int = 0, kind: str = "B", bias: bool = True
+    ) -> None:
         super().__init__(len(groups_in), len(groups_out), (1, reach + 1), padding=(0, reach), bias=bias)
         mask = torch.ones_like(self.weight)  # (outputs, inputs, 1, reach + 1); the last tap is the current pixel
         mask[:, :, 0, reach] = colour_mask(groups_out, groups_in, kind)

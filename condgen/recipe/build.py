@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from condgen.condition import DataInfo
 from condgen.cores.conditioning import Conditioning
@@ -60,6 +59,5 @@ def build_model(recipe: Recipe, info: DataInfo) -> ConditionalModel:
         )
     model = ConditionalModel(encoder, core, likelihood, info)
     # channels last: a CPU's convolutions otherwise reorder every weight in every step
-    channels_last: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    assert channels_last is model
+    model.to(memory_format=torch.channels_last)
     return model

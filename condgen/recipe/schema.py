@@ -17,27 +17,41 @@ class Section(BaseModel):
 class DataSection(Section):
     """Where the images come from and what shape they get."""
 
-    source: Literal["portraits", "mnist", "fashion_mnist", "cifar10", "svhn", "celeba", "lfw", "folder", "shards", "npz"] = (
-        Field("portraits", description="Kind of data set.")
-    )
+    source: Literal[
+        "portraits", "mnist", "fashion_mnist", "cifar10", "svhn", "celeba", "lfw", "folder", "shards", "npz"
+    ] = Field("portraits", description="Kind of data set.")
     root: str | None = Field(None, description="Folder or file of the data; relative to the working directory.")
     download: bool = Field(False, description="Download a torchvision set into data.root when it is not there.")
-    image_size: Annotated[int, Field(ge=1, le=1024)] | tuple[
-        Annotated[int, Field(ge=1, le=1024)], Annotated[int, Field(ge=1, le=1024)]
-    ] = Field(32, description="Side of the images in pixels, or [height, width].")
+    image_size: (
+        Annotated[int, Field(ge=1, le=1024)]
+        | tuple[Annotated[int, Field(ge=1, le=1024)], Annotated[int, Field(ge=1, le=1024)]]
+    ) = Field(32, description="Side of the images in pixels, or [height, width].")
     channels: Literal[1, 3, 4] = Field(3, description="1 (luma), 3 (RGB) or 4 (RGBA).")
-    bit_depth: Annotated[int, Field(ge=1, le=8)] = Field(8, description="Bits kept of each value (8: 0..255; 1: binary, threshold 128).")
-    fit: Literal["crop", "pad", "exact"] = Field("crop", description="How another shape is brought to image_size: centre crop, padding, or refused.")
-    background: tuple[int, int, int] = Field((255, 255, 255), description="Colour behind transparency and padding, RGB 0..255.")
+    bit_depth: Annotated[int, Field(ge=1, le=8)] = Field(
+        8, description="Bits kept of each value (8: 0..255; 1: binary, threshold 128)."
+    )
+    fit: Literal["crop", "pad", "exact"] = Field(
+        "crop", description="How another shape is brought to image_size: centre crop, padding, or refused."
+    )
+    background: tuple[int, int, int] = Field(
+        (255, 255, 255), description="Colour behind transparency and padding, RGB 0..255."
+    )
     flip: bool = Field(False, description="Mirror half of the training images left to right.")
-    validation: Fraction = Field(0.05, description="Share of the training images kept for validation where the set has no such split.")
+    validation: Fraction = Field(
+        0.05, description="Share of the training images kept for validation where the set has no such split."
+    )
     test: Fraction = Field(0.1, description="Share kept for the test where the set has no such split.")
     split_seed: int = Field(0, description="Seed of the splits that are drawn.")
     max_skipped: Fraction = Field(0.01, description="Share of unreadable images above which a folder is refused.")
-    columns: str | None = Field(None, description="csv, npz or safetensors with one row per image, in the set's order: extra columns for encoders.")
+    columns: str | None = Field(
+        None,
+        description="csv, npz or safetensors with one row per image, in the set's order: extra columns for encoders.",
+    )
     identities: Positive = Field(4000, description="portraits: number of training identities.")
     views: Positive = Field(8, description="portraits: pictures of each identity.")
-    grain: Annotated[float, Field(ge=0, le=64)] = Field(2.0, description="portraits: standard deviation of the camera's grain, in levels of 0..255.")
+    grain: Annotated[float, Field(ge=0, le=64)] = Field(
+        2.0, description="portraits: standard deviation of the camera's grain, in levels of 0..255."
+    )
 
     @property
     def height(self) -> int:
@@ -52,7 +66,9 @@ class EncoderSection(BaseModel):
     """What turns the condition into numbers; the fields beside ``type`` are the encoder's own."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    type: str = Field("none", description="Name of an installed encoder (condgen encoders lists them); none: unconditional.")
+    type: str = Field(
+        "none", description="Name of an installed encoder (condgen encoders lists them); none: unconditional."
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -66,17 +82,26 @@ class ModelSection(Section):
     filters: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="Feature maps p after the gate.")
     layers: Annotated[int, Field(ge=1, le=200)] = Field(10, description="Gated layers.")
     kernel_size: Annotated[int, Field(ge=1, le=31)] = Field(5, description="Side n of the n x n field of a layer; odd.")
-    first_kernel_size: Annotated[int, Field(ge=1, le=31)] | None = Field(None, description="Side of the first layer's field; default: kernel_size.")
-    head_filters: Annotated[int, Field(ge=1, le=16384)] | None = Field(None, description="Maps of the two 1x1 layers of the head; default: filters.")
-    skips: bool = Field(True, description="Feed the head with the sum of 1x1 skips of every layer, not the last layer alone.")
+    first_kernel_size: Annotated[int, Field(ge=1, le=31)] | None = Field(
+        None, description="Side of the first layer's field; default: kernel_size."
+    )
+    head_filters: Annotated[int, Field(ge=1, le=16384)] | None = Field(
+        None, description="Maps of the two 1x1 layers of the head; default: filters."
+    )
+    skips: bool = Field(
+        True, description="Feed the head with the sum of 1x1 skips of every layer, not the last layer alone."
+    )
     dropout: Fraction = Field(0.0, description="Probability of dropping a single gated activation in training.")
     likelihood: Literal["auto", "categorical", "bernoulli", "logistic_mixture"] = Field(
         "auto", description="auto: bernoulli for binary images, else categorical."
     )
-    likelihood_rule: Literal["exact", "classic"] = Field("exact", description="logistic_mixture: exact bin masses, or the classic rule of the PixelCNN++ code.")
+    likelihood_rule: Literal["exact", "classic"] = Field(
+        "exact", description="logistic_mixture: exact bin masses, or the classic rule of the PixelCNN++ code."
+    )
     mixtures: Annotated[int, Field(ge=1, le=100)] = Field(10, description="Components K of the mixture of logistics.")
     conditioning: Literal["global", "spatial", "both"] = Field(
-        "global", description="How a vector enters: as a bias of each layer (eq. 4), through a deconvolved map m(h) (eq. 5), or both."
+        "global",
+        description="How a vector enters: as a bias of each layer (eq. 4), by place as a map m(h) (eq. 5), or both.",
     )
     map_channels: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="Channels of the map m(h).")
 
@@ -94,37 +119,70 @@ class TrainSection(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Seed of everything random in training.")
     batch_size: Positive = Field(64, description="Images a step, over all processes.")
-    micro_batch: Positive | None = Field(None, description="Images of one forward pass of a process; default: its whole share.")
+    micro_batch: Positive | None = Field(
+        None, description="Images of one forward pass of a process; default: its whole share."
+    )
     max_steps: Positive | None = Field(None, description="Steps after which training ends.")
-    max_minutes: Annotated[float, Field(gt=0)] | None = Field(None, description="Minutes (training, evaluation, pictures) after which it ends.")
+    max_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Minutes (training, evaluation, pictures) after which it ends."
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="Adam's step size after warm-up.")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(100, description="Steps over which the learning rate rises from 0.")
-    decay: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Factor on the learning rate at every step (PixelCNN++: 0.999995).")
-    decay_steps: Positive | None = Field(None, description="Steps over which the learning rate falls to 0 along a cosine; then training may end.")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        100, description="Steps over which the learning rate rises from 0."
+    )
+    decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Factor on the learning rate at every step (PixelCNN++: 0.999995)."
+    )
+    decay_steps: Positive | None = Field(
+        None, description="Steps over which the learning rate falls to 0 along a cosine; then training may end."
+    )
     adam_betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="Adam's betas.")
-    adam_epsilon: Annotated[float, Field(gt=0)] = Field(1e-8, description="Adam's epsilon, on the gradient of the mean loss per example in nats.")
-    clip_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="Largest norm of the gradient (of the mean loss per example, in nats).")
-    ema_decay: Fraction = Field(0.999, description="Decay of the averaged weights; rises to this value over the first steps.")
+    adam_epsilon: Annotated[float, Field(gt=0)] = Field(
+        1e-8, description="Adam's epsilon, on the gradient of the mean loss per example in nats."
+    )
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Largest norm of the gradient (of the mean loss per example, in nats)."
+    )
+    ema_decay: Fraction = Field(
+        0.999, description="Decay of the averaged weights; rises to this value over the first steps."
+    )
     precision: Literal["fp32", "bf16", "fp64"] = Field("fp32", description="Arithmetic of the core; bf16 is autocast.")
-    compile: bool = Field(False, description="Compile the core with torch.compile (minutes at the start, faster steps).")
-    evaluate_images: Annotated[int, Field(ge=0)] = Field(512, description="Validation images of an evaluation during training; 0: none.")
+    compile: bool = Field(
+        False, description="Compile the core with torch.compile (minutes at the start, faster steps)."
+    )
+    evaluate_images: Annotated[int, Field(ge=0)] = Field(
+        512, description="Validation images of an evaluation during training; 0: none."
+    )
     evaluate_every: Positive = Field(1000, description="Steps between evaluations.")
     checkpoint_every: Positive = Field(1000, description="Steps between checkpoints.")
-    keep_every: Positive | None = Field(None, description="Keep every checkpoint whose step is a multiple of this; default: the newest two and the best.")
-    on_nonfinite: Literal["stop", "skip"] = Field("stop", description="On a loss of NaN or infinity: stop (exit 5) or skip the step, at most three in a row.")
-    skip_steps: tuple[int, ...] = Field((), description="Steps to pass over without an update (after a stop on a bad step).")
-    deterministic: bool = Field(True, description="Deterministic kernels, so that a resumed run equals an uninterrupted one bit for bit.")
+    keep_every: Positive | None = Field(
+        None,
+        description="Keep every checkpoint whose step is a multiple of this; default: the newest two and the best.",
+    )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop", description="On a loss of NaN or infinity: stop (exit 5) or skip the step, at most three in a row."
+    )
+    skip_steps: tuple[int, ...] = Field(
+        (), description="Steps to pass over without an update (after a stop on a bad step)."
+    )
+    deterministic: bool = Field(
+        True, description="Deterministic kernels, so that a resumed run equals an uninterrupted one bit for bit."
+    )
     tensorboard: bool = Field(True, description="Write TensorBoard events where tensorboard is installed.")
 
 
 class SampleSection(Section):
     """The sample grids of training and the defaults of condgen sample."""
 
-    count: Annotated[int, Field(ge=0, le=16)] = Field(16, description="Pictures of a grid during training; 0: no grids.")
+    count: Annotated[int, Field(ge=0, le=16)] = Field(
+        16, description="Pictures of a grid during training; 0: no grids."
+    )
     during: Annotated[int, Field(ge=0, le=2)] = Field(1, description="Grids drawn before the last one.")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Seed of the sampling noise.")
     temperature: Annotated[float, Field(gt=0, le=10)] = Field(1.0, description="Below 1: less varied samples.")
-    tile: Annotated[int, Field(ge=1, le=4096)] = Field(8, description="Images sampled together; part of what decides an fp32 picture.")
+    tile: Annotated[int, Field(ge=1, le=4096)] = Field(
+        8, description="Images sampled together; part of what decides an fp32 picture."
+    )
     labels: tuple[str, ...] = Field((), description="Labels of the grids' rows; default: the encoder's own examples.")
 
 
@@ -143,7 +201,9 @@ class Recipe(Section):
         if self.model.likelihood == "bernoulli" and self.data.bit_depth != 1:
             raise ValueError("model.likelihood: bernoulli is for binary images; set data.bit_depth to 1")
         if self.model.likelihood == "logistic_mixture" and self.data.bit_depth == 1:
-            raise ValueError("model.likelihood: logistic_mixture is for images of 2 to 8 bits; use bernoulli or categorical for data.bit_depth 1")
+            raise ValueError(
+                "model.likelihood: logistic_mixture is for images of 2 to 8 bits; use bernoulli for data.bit_depth 1"
+            )
         if self.train.max_steps is None and self.train.max_minutes is None:
             raise ValueError("train: give max_steps or max_minutes, or training would never end")
         return self
