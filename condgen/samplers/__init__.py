@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import Tensor
+
 from condgen.samplers.naive import naive
 from condgen.samplers.noise import noise
 from condgen.samplers.tiles import sample_in_tiles
 
-SAMPLERS: dict[str, Callable[..., object]] = {"naive": naive}
+SAMPLERS: dict[str, Callable[..., Tensor]] = {"naive": naive}
 
 __all__ = ["SAMPLERS", "naive", "noise", "sample_in_tiles"]
