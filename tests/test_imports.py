@@ -40,7 +40,7 @@ ENCODERS_MAY = {"streams", "errors"}
 
 
 def imported(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of everything that ``tree``, a file of ``package``, imports from condgen, wherever it stands."""
+    """(line, dotted name) of all that ``tree``, a file of ``package``, imports from condgen, wherever it stands."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names if alias.name.split(".")[0] == "condgen")
