@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -43,7 +44,8 @@ def displayable(images: Tensor | np.ndarray, bit_depth: int = 8) -> np.ndarray:
     """Integers 0 .. 2^bit_depth - 1 as uint8 0 .. 255, rounded: (N, C, H, W) -> the same shape."""
     values = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
     top = 2**bit_depth - 1
-    return ((values.astype(np.int64) * 510 + top) // (2 * top)).astype(np.uint8)  # floor(255 v / top + 1/2)
+    rounded: np.ndarray = (values.astype(np.int64) * 510 + top) // (2 * top)  # floor(255 v / top + 1/2)
+    return rounded.astype(np.uint8)
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:
@@ -272,9 +274,7 @@ def _ticks(values: Sequence[float], about: int = 6) -> list[float]:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # every wheel of Pillow has FreeType
-    return font
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))  # every wheel of Pillow has FreeType
 
 
 def _line_height(font: ImageFont.FreeTypeFont) -> int:

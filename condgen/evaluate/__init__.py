@@ -1,0 +1,8 @@
+"""Evaluation: bits per dimension, lossless files to compare with, scores of single images, and ``verify``."""
+
+from condgen.evaluate.baselines import baselines
+from condgen.evaluate.bits import bits_per_dim, likelihood_report
+from condgen.evaluate.score import Score, score
+from condgen.evaluate.verify import Finding, findings, verify
+
+__all__ = ["Finding", "Score", "baselines", "bits_per_dim", "findings", "likelihood_report", "score", "verify"]

@@ -19,7 +19,8 @@ from torch import Tensor
 FORMATS = ("png", "webp")
 WEBP_SIDE = 16383
 """The largest side of a WebP file; a set that needs more is spread over several mosaics."""
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+CHANNELS = (1, 3, 4)
+"""Grey, RGB, RGBA: what both formats can hold."""
 
 
 def mosaics(images: np.ndarray) -> list[np.ndarray]:
@@ -49,8 +50,7 @@ def encoded(mosaic: np.ndarray, kind: str, bit_depth: int) -> bytes:
     upper bits are zero. Binary grey is what PNG has a format of its own for, 1 bit a pixel; it gets that.
     """
     C = mosaic.shape[2]
-    picture = Image.fromarray(mosaic[..., 0] if C == 1 else mosaic)  # L, RGB or RGBA by its shape
-    assert picture.mode == _MODES[C]
+    picture = Image.fromarray(mosaic[..., 0] if C == 1 else mosaic)
     file = io.BytesIO()
     if kind == "png":
         if bit_depth == 1 and C == 1:
@@ -79,7 +79,7 @@ def baselines(
     values = images.cpu().numpy() if isinstance(images, Tensor) else images
     bits: dict[str, float | None] = {}
     for kind in FORMATS:
-        if values.shape[1] not in _MODES or (kind == "webp" and not features.check("webp")):
+        if values.shape[1] not in CHANNELS or (kind == "webp" and not features.check("webp")):
             bits[kind] = None
         else:
             size = sum(len(encoded(mosaic, kind, bit_depth)) for mosaic in mosaics(values))

@@ -1,0 +1,218 @@
+"""Bits per dimension: what a model needs for the images of a data set, and how much the condition saves.
+
+bits/dim = -ln p(x | h) / (ln 2 * C * H * W), averaged over images, on the integers 0 .. 2^bits - 1: no dequantisation,
+no augmentation, no dropout, at least fp32 (fp64 where the model is), sums in fp64.
+
+Legend: N images evaluated, C H W channels and pixels, x an image, h its condition.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor
+
+from condgen import streams
+from condgen.condition import DataInfo
+from condgen.errors import InputError, NumericalError, RecipeError
+from condgen.evaluate.baselines import FORMATS, baselines
+from condgen.model import ConditionalModel
+from condgen.progress import Progress
+
+
+class ImageSet(Protocol):
+    """What evaluation asks of a data set (``condgen.data`` makes them)."""
+
+    @property
+    def info(self) -> DataInfo: ...
+
+    @property
+    def split(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: np.ndarray, /) -> Mapping[str, Tensor]:
+        """``image`` uint8 (B, C, H, W) and whatever the encoder reads, for int64 (B,) indices."""
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; the model's mode is restored."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def evaluated_indices(count: int, limit: int | None = None) -> np.ndarray:
+    """Which of ``count`` images are evaluated, ascending, int64: all, or the same ``limit`` of them every time.
+
+    They are drawn from the whole set: the first ones of a folder would be the first classes alone.
+    """
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.sort(streams.permutation(count, 0, "evaluated")[:limit])
+
+
+def derangement(count: int, seed: int) -> np.ndarray:
+    """A permutation of ``range(count)``, int64, in which nothing keeps its place: one cycle through all. count >= 2."""
+    cycle = streams.permutation(count, seed, "shuffled conditions")
+    partner = np.empty_like(cycle)
+    partner[cycle] = np.roll(cycle, -1)
+    return partner
+
+
+def mean_and_ci95(values: np.ndarray) -> tuple[float, float | None]:
+    """The mean and the half-width of its 95 % interval, 1.96 standard errors; None for a single value."""
+    if len(values) < 2:
+        return float(values.mean()), None
+    return float(values.mean()), float(1.96 * values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def bits_per_dim(
+    model: ConditionalModel,
+    dataset: ImageSet,
+    limit: int | None = None,
+    batch_size: int = 64,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+) -> tuple[float, float | None]:
+    """Mean over the images and half-width of its 95 % interval (None for one image), each image with its condition.
+
+    Of ``world_size`` processes each takes every ``world_size``-th image and all return the figure of all images, the
+    very number that a single process finds (in fp32 up to what another batch composition does to the last bits).
+
+    Raises:
+        InputError: the data set is empty or has other images than the model.
+        NumericalError: the log-probability of an image is NaN or infinite; the sentence names it.
+    """
+    indices = _checked_indices(model, dataset, limit)
+    nats = np.zeros((1, len(indices)))
+    mine = slice(rank, None, world_size)
+    with evaluating(model):
+        for part in _batches(indices[mine], batch_size):
+            nats[0, mine][part] = _nats(model, dataset, [indices[mine][part]])[1]
+    if world_size > 1:
+        summed = torch.from_numpy(nats).to(model.device)  # zeros from the other ranks: adding them is exact
+        torch.distributed.all_reduce(summed)
+        nats = summed.cpu().numpy()
+    return mean_and_ci95(nats[0] / (math.log(2) * dataset.info.dimensions))
+
+
+def likelihood_report(
+    model: ConditionalModel,
+    dataset: ImageSet,
+    *,
+    limit: int | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    quiet: bool | None = None,
+) -> dict[str, float | int | str | None]:
+    """Everything that ``condgen evaluate`` says about a model and a split.
+
+    ``shuffle_gap_bits`` is the mean over images (bits per image, not per dimension) of -log2 p(x | another image's h)
+    + log2 p(x | h). It contains the cost of being wrong; ``condition_bits``, the gain over knowing nothing, needs a
+    model that was also trained without conditions, and is null. Other images' conditions are dealt by a permutation in
+    which none keeps its own (images of one label may swap). All ``*_ci95`` are half-widths.
+
+    Args:
+        limit: evaluate this many images, the same ones every time, drawn from the whole split.
+        seed: of the permutation.
+        quiet: show no progress; None: as ``progress.set_quiet`` says.
+
+    Raises:
+        As ``bits_per_dim``.
+    """
+    indices = _checked_indices(model, dataset, limit)
+    N, dimensions = len(indices), dataset.info.dimensions
+    given = [indices]
+    if (model.encoder.vector_size or model.encoder.map_channels) and N > 1:
+        given.append(indices[derangement(N, seed)])
+    nats = np.zeros((len(given), N))
+    images = []
+    with evaluating(model), Progress("evaluating", N, "images", quiet) as progress:
+        for part in _batches(indices, batch_size):
+            pixels, nats[:, part] = _nats(model, dataset, [order[part] for order in given])
+            images.append(pixels)
+            running = float(nats[0, : part.stop].mean()) / (math.log(2) * dimensions)
+            progress.advance(part.stop - part.start, **{"bits/dim": running})
+    with Progress("compressing the images", len(FORMATS), "formats", quiet) as progress:
+        files = baselines(torch.cat(images), dataset.info.bit_depth, done=lambda kind: progress.advance())
+
+    bits = nats / math.log(2)
+    mean, interval = mean_and_ci95(bits[0] / dimensions)
+    gap, gap_interval = mean_and_ci95(bits[1] - bits[0]) if len(given) > 1 else (None, None)
+    return {
+        "bits_per_dim": mean,
+        "bits_per_dim_ci95": interval,
+        "bits_per_dim_shuffled": float(bits[1].mean()) / dimensions if len(given) > 1 else None,
+        "shuffle_gap_bits": gap,
+        "shuffle_gap_bits_ci95": gap_interval,
+        "condition_bits": None,
+        "dimensions": dimensions,
+        "examples": N,
+        "split": dataset.split,
+        "bit_depth": dataset.info.bit_depth,
+        "baseline_png": files["png"],
+        "baseline_webp": files["webp"],
+    }
+
+
+def _batches(indices: np.ndarray, batch_size: int) -> Iterator[slice]:
+    for start in range(0, len(indices), batch_size):
+        yield slice(start, min(start + batch_size, len(indices)))
+
+
+def _nats(model: ConditionalModel, dataset: ImageSet, given: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+    """The images ``given[0]``, and -ln p of each under the conditions of the images ``given[k]``: (len(given), B)."""
+    rows = []
+    images = torch.empty(0)
+    for k, indices in enumerate(given):
+        batch = {key: value.to(model.device) for key, value in dataset.batch(indices).items()}
+        if k == 0:
+            images = batch["image"]
+        nats = -model.log_prob(images, model.condition(batch)).double().cpu().numpy()
+        for index, value in zip(given[0], nats, strict=True):
+            if not math.isfinite(value):
+                raise NumericalError(
+                    f"The log-probability of image {index} of the {dataset.split} split is {-value}; "
+                    "the model cannot be evaluated, use an earlier checkpoint."
+                )
+        rows.append(nats)
+    return images.cpu(), np.stack(rows)
+
+
+def _checked_indices(model: ConditionalModel, dataset: ImageSet, limit: int | None) -> np.ndarray:
+    """``evaluated_indices`` of a data set that fits the model."""
+    if limit is not None and limit < 1:
+        raise RecipeError(f"limit is the number of images to evaluate, at least 1, not {limit}.", field="limit")
+    if len(dataset) == 0:
+        raise InputError(f"The {dataset.split} split has no images; choose another split or data set.")
+    data, learnt = dataset.info, model.info
+    if data.bit_depth != learnt.bit_depth:
+        raise RecipeError(
+            f"data.bit_depth is {data.bit_depth}, but the model's images have {learnt.bit_depth} bits; set it to that.",
+            field="data.bit_depth",
+        )
+    for reads, there, known in (
+        ("label", data.classes, learnt.classes),
+        ("attributes", data.attributes, learnt.attributes),
+    ):
+        if reads in model.encoder.reads and known and there != known:
+            odd = next((name for name in (*there, *known) if (name in there) != (name in known)), "their order")
+            raise InputError(
+                f"The data has other {'classes' if reads == 'label' else reads} than the model was trained on "
+                f"({odd}); evaluate on a set with the same ones.",
+                field="data.root",
+            )
+    return evaluated_indices(len(dataset), limit)
