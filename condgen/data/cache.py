@@ -1,0 +1,247 @@
+"""Pictures are decoded once: a part's pixels lie in the user's cache folder and are memory-mapped from there.
+
+``<cache>/images/<key>/pixels.npy`` holds every picture of the part in its order, 8 bits deep, zeros where one was
+skipped; ``index.json`` beside it says which and why. The key covers names, sizes and times of change of the files and
+the settings that shape pixels, so whatever could change a pixel makes another entry. An entry appears whole, by a
+rename.
+
+Legend: n pictures of the part, C x H x W each.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from condgen.data.images import Framing, framed, pillow_quiet
+from condgen.data.parts import Skipped, digest
+from condgen.errors import InputError, MachineError, shown
+from condgen.files import sync_folder, write_new
+from condgen.progress import Progress, warn
+
+_FORMAT = 1
+"""Raise it when the same file would be decoded to other pixels."""
+_CHUNK = 32
+"""Pictures of one task of the thread pool."""
+_SPARE_BYTES = 64 << 20
+_PIXELS, _INDEX = "pixels.npy", "index.json"
+
+Opener = Callable[[], Image.Image]
+"""Gives the picture in mode L, RGB or RGBA, or raises ``InputError`` with the reason why not."""
+
+
+@dataclass(frozen=True)
+class PicturePart:
+    """A part whose pictures are opened one by one, in order, whatever they lie in."""
+
+    name: str
+    """What it is called in a sentence, e.g. its folder."""
+    count: int
+    open_all: Callable[[], Iterator[tuple[str, Opener]]]
+    """(name, opener) of every picture. The iterator runs in one thread, the openers in several."""
+    fingerprint: str
+    stamp: str
+    """The fingerprint with times of change: what the cache is keyed by."""
+    labels: np.ndarray | None = None
+    attributes: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def load(self, framing: Framing, max_skipped: float) -> tuple[np.ndarray, list[Skipped]]:
+        """See ``Part``."""
+        key = digest(_FORMAT, self.stamp, framing)[:32]
+        shape = (self.count, *framing.shape)
+        folder = cache_folder() / "images" / key
+        found = _read(folder, shape)
+        if found is None:
+            with _one_process(folder):
+                found = _read(folder, shape)
+                if found is None:
+                    _write(folder, self, framing)
+                    found = _read(folder, shape)
+        if found is None:
+            raise MachineError(f"{shown(folder)} was written but cannot be read back; check the disk.", file=folder)
+        self._check_skipped(found[1], max_skipped, folder)
+        return found
+
+    def _check_skipped(self, skipped: list[Skipped], max_skipped: float, folder: Path) -> None:
+        if len(skipped) > max_skipped * self.count:
+            raise InputError(
+                f"{self.name}: {len(skipped)} of {self.count} images cannot be used, more than data.max_skipped "
+                f"({max_skipped:.3g}) allows; the first is {_first(skipped)}; all are listed in "
+                f"{shown(folder / _INDEX)}.",
+                file=self.name,
+                field="data.max_skipped",
+            )
+
+
+def _first(skipped: list[Skipped]) -> str:
+    return f"{shown(skipped[0].name)}: {shown(skipped[0].reason).rstrip('.')}"
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/condgen``, or ``~/.cache/condgen``; made where it is missing.
+
+    Raises:
+        MachineError: it cannot be made.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        folder = (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "condgen"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MachineError(
+            f"The cache folder for decoded images cannot be made ({reason}); set XDG_CACHE_HOME to a folder that can "
+            "be written."
+        ) from error
+    return folder
+
+
+def _read(folder: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, list[Skipped]] | None:
+    """The entry in ``folder``; None where there is none, or a damaged one."""
+    try:
+        index = json.loads((folder / _INDEX).read_bytes())
+        pixels = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
+        skipped = [Skipped(int(row), str(name), str(reason)) for row, name, reason in index["skipped"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (pixels, skipped) if pixels.shape == shape and pixels.dtype == np.uint8 else None
+
+
+def _write(folder: Path, part: PicturePart, framing: Framing) -> None:
+    """Decodes the whole part into a folder aside and renames it to ``folder``."""
+    shape = (part.count, *framing.shape)
+    needed = int(np.prod(shape, dtype=object)) + _SPARE_BYTES
+    aside = folder.parent / f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        for left in folder.parent.glob(f".{folder.name}-*"):  # of a process that died: this one holds the lock
+            shutil.rmtree(left, ignore_errors=True)
+        free = shutil.disk_usage(folder.parent).free
+        if free < needed:
+            raise MachineError(
+                f"{shown(folder.parent)} has {free >> 20:,} MiB free, but the images of {part.name} take "
+                f"{needed >> 20:,} MiB when decoded; make room or set XDG_CACHE_HOME to a larger disk.",
+                file=folder.parent,
+            )
+        aside.mkdir()
+        try:
+            skipped = _write_pixels(aside / _PIXELS, part, framing)
+            rows = [(entry.row, entry.name, entry.reason) for entry in skipped]
+            write_new(aside / _INDEX, json.dumps({"images": part.name, "skipped": rows}, indent=1).encode())
+            sync_folder(aside)
+            if folder.exists():  # damaged, or another process was quicker
+                os.rename(folder, aside / "old")
+            os.rename(aside, folder)
+            shutil.rmtree(folder / "old", ignore_errors=True)
+            sync_folder(folder.parent)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise MachineError(
+            f"The decoded images of {part.name} cannot be kept in {shown(folder.parent)} ({error.strerror}); make room "
+            "or set XDG_CACHE_HOME to another folder.",
+            file=folder.parent,
+        ) from error
+    if skipped:
+        warn(
+            f"{len(skipped)} of {part.count} images of {part.name} are skipped, first {shown(skipped[0].name)}: "
+            f"{shown(skipped[0].reason)}; all are listed in {shown(folder / 'index.json')}"
+        )
+
+
+def _write_pixels(path: Path, part: PicturePart, framing: Framing) -> list[Skipped]:
+    """Written in order, not through a memory map: a full disk is then an error, not the end of the process."""
+    skipped: list[Skipped] = []
+    row = 0
+    header = {"descr": "|u1", "fortran_order": False, "shape": (part.count, *framing.shape)}
+    with (
+        open(path, "xb") as file,
+        Progress(f"decoding {part.name}", part.count, "images") as progress,
+        pillow_quiet(),
+        closing(_decoded(part, framing)) as chunks,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
+        for pixels, bad in chunks:
+            file.write(pixels.data)
+            skipped += [Skipped(row + place, name, reason) for place, name, reason in bad]
+            row += len(pixels)
+            progress.advance(len(pixels))
+        if row != part.count:
+            raise InputError(
+                f"{part.name} held {part.count} images when it was listed and {row} when it was read; start again when "
+                "nothing changes it.",
+                file=part.name,
+            )
+        file.flush()
+        os.fsync(file.fileno())
+    return skipped
+
+
+Chunk = tuple[np.ndarray, list[tuple[int, str, str]]]
+"""Pixels (k, C, H, W), and (place, name, reason) of those that could not be used."""
+
+
+def _decoded(part: PicturePart, framing: Framing) -> Generator[Chunk, None, None]:
+    """Chunks in order, decoded by a few threads that run a little ahead."""
+    workers = min(8, os.cpu_count() or 1)
+    pictures = part.open_all()
+    waiting: deque[Future[Chunk]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while chunk := list(islice(pictures, _CHUNK)):
+                waiting.append(pool.submit(_decode_chunk, chunk, framing))
+                if len(waiting) > 3 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _decode_chunk(pictures: list[tuple[str, Opener]], framing: Framing) -> Chunk:
+    pixels = np.zeros((len(pictures), *framing.shape), np.uint8)
+    bad = []
+    for place, (name, opener) in enumerate(pictures):
+        try:
+            pixels[place] = framed(opener(), framing)[0]
+        except InputError as reason:
+            bad.append((place, name, reason.message))
+    return pixels, bad
+
+
+@contextmanager
+def _one_process(folder: Path) -> Iterator[None]:
+    """Of several processes that want the same entry one decodes, the others wait and find it."""
+    lock = folder.parent / f".{folder.name}.lock"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise MachineError(
+            f"{shown(lock)} cannot be made ({error.strerror}); set XDG_CACHE_HOME to a folder that can be written.",
+            file=lock,
+        ) from error
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks: then two may decode the same, and the rename decides
+            pass
+        yield
+    finally:
+        os.close(descriptor)
