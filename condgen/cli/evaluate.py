@@ -1,0 +1,80 @@
+"""``condgen evaluate``: bits per dimension of a split, beside those of lossless files."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from condgen.cli.options import (
+    Checkpoint,
+    Debug,
+    Device,
+    Json,
+    Overrides,
+    Quiet,
+    Run,
+    Seed,
+    Weights,
+    changed,
+    checkpoint_of,
+    device_of,
+    one_of,
+)
+from condgen.cli.outcome import answer
+
+
+def evaluate(
+    run: Run,
+    overrides: Overrides = None,
+    split: Annotated[str, typer.Option("--split", metavar="NAME", help="train, validation or test.")] = "test",
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", metavar="N", min=1, help="Evaluate N images, the same ones every time.", show_default=False
+        ),
+    ] = None,
+    weights: Weights = "ema",
+    checkpoint: Checkpoint = "last",
+    seed: Seed = None,
+    device: Device = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a model in bits per dimension on a split, beside PNG and WebP.
+
+    Overrides choose other data: condgen evaluate RUN data.source=npz data.root=F.npz
+    """
+    which, step = one_of("weights", weights, ["ema", "raw"]), checkpoint_of(checkpoint)
+    part = one_of("split", split, ["train", "validation", "test"])
+    from condgen.data import open_data
+    from condgen.evaluate import likelihood_report
+    from condgen.store import load
+
+    model = load(run, weights=which, checkpoint=step, device=device_of(device))
+    recipe = changed(model.recipe, overrides, ["data"])
+    report = likelihood_report(model, open_data(recipe.data, part), limit=limit, seed=seed or 0)
+    answer(report, lambda: _table(report), as_json)
+
+
+def _table(report: dict[str, Any]) -> str:
+    """The report for people, a line per figure."""
+
+    def line(name: str, value: float | None, interval: float | None = None, unit: str = "bits/dim") -> str:
+        if value is None:
+            return ""
+        spread = f" ± {interval:.4f}" if interval is not None else " " * 9
+        return f"  {name:<26}{value:>9.4f}{spread:<10} {unit}"
+
+    lines = [
+        f"{report['examples']:,} images of the {report['split']} split, {report['dimensions']:,} sub-pixels of "
+        f"{report['bit_depth']} bits each",
+        line("model", report["bits_per_dim"], report["bits_per_dim_ci95"]),
+        line("lossless WebP, one mosaic", report["baseline_webp"]),
+        line("lossless PNG, one mosaic", report["baseline_png"]),
+        line("model, others' conditions", report["bits_per_dim_shuffled"]),
+        line("  gap", report["shuffle_gap_bits"], report["shuffle_gap_bits_ci95"], "bits/image"),
+        line("what the condition saves", report["condition_bits"], None, "bits/image"),
+    ]
+    return "\n".join(filter(None, lines))

@@ -1,0 +1,173 @@
+"""What a training would take, before anything is allocated: parameters, memory, images."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from condgen.condition import Condition, DataInfo
+from condgen.data import data_info, open_data
+from condgen.data.parts import SPLITS
+from condgen.errors import CondgenError, RecipeError
+from condgen.model import ConditionalModel
+from condgen.recipe import Recipe
+from condgen.recipe.build import build_model
+
+_STAND_IN = tuple(str(k) for k in range(10))
+"""Classes of a set that is not there: their number cannot be known."""
+_COPIES = 5
+"""Of every weight: itself, its gradient, Adam's two moments, its average."""
+_REFUSED = 2.0
+"""An estimate beyond this many times the memory is refused; below, it may be too cautious or the system may swap."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes, estimated. ``activations`` are those that one forward pass of one process keeps for its backward pass."""
+
+    weights: int
+    training: int
+    activations: int
+    total: int
+    available: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``--dry-run`` shows. ``data`` holds the images of each split; None where the set is absent."""
+
+    parameters: int
+    memory: Memory
+    data: dict[str, int | None]
+    recipe: Recipe
+    classes_known: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "parameters": self.parameters,
+            "memory": asdict(self.memory),
+            "data": self.data,
+            "recipe": self.recipe.model_dump(mode="json"),
+        }
+
+
+def make_plan(recipe: Recipe, device: torch.device, processes: int = 1) -> Plan:
+    """Parameters, memory and data of a training on ``processes`` such devices.
+
+    Raises:
+        RecipeError: it needs far more memory than there is.
+        InputError: ``data.root`` is named and missing or empty.
+    """
+    info = data_info(recipe.data) if _has_source(recipe) else None
+    model = _shadow(recipe, info or _stand_in(recipe))
+    memory = _estimate(model, recipe, device, processes)
+    sizes: dict[str, int | None] = dict.fromkeys(SPLITS)
+    if info is not None:
+        for split in SPLITS:
+            if getattr(recipe.data, split, True):  # a share of 0: no such split
+                sizes[split] = len(open_data(recipe.data, split))
+    parameters = sum(weight.numel() for weight in model.parameters())
+    known = info is not None or not {"label", "attributes"} & set(model.encoder.reads)
+    return Plan(parameters, memory, sizes, recipe, known)
+
+
+def check_memory(recipe: Recipe, device: torch.device, processes: int = 1) -> None:
+    """Refuses what cannot fit before data are opened; an encoder that cannot be built without them passes.
+
+    Raises:
+        RecipeError: the recipe needs far more memory than there is; the sentence says how much.
+    """
+    try:
+        model = _shadow(recipe, _stand_in(recipe))
+    except Exception:  # with stand-ins for the data, whatever an encoder says is no news
+        return
+    _estimate(model, recipe, device, processes)
+
+
+def planned_info(recipe: Recipe) -> DataInfo:
+    """The images that ``recipe`` is about, whether its data are there or not; unknown classes are stood in for."""
+    info = data_info(recipe.data) if _has_source(recipe) else None
+    return info or _stand_in(recipe)
+
+
+def _has_source(recipe: Recipe) -> bool:
+    return recipe.data.root is not None or recipe.data.source not in ("folder", "shards", "npz")
+
+
+def _stand_in(recipe: Recipe) -> DataInfo:
+    data = recipe.data
+    columns = {recipe.encoder.options.get("column", "vector"): 16} if data.columns else {}
+    return DataInfo(data.channels, data.height, data.width, data.bit_depth, _STAND_IN, _STAND_IN, columns)
+
+
+def _shadow(recipe: Recipe, info: DataInfo) -> ConditionalModel:
+    """The model on torch's meta device: every shape, no memory."""
+    try:
+        with torch.device("meta"):
+            return build_model(recipe, info).to("meta")
+    except CondgenError:
+        raise
+    except Exception:  # an encoder that computes while it is built
+        return build_model(recipe, info).to("meta")
+
+
+def _estimate(model: ConditionalModel, recipe: Recipe, device: torch.device, processes: int) -> Memory:
+    size = 8 if recipe.train.precision == "fp64" else 4
+    weights = size * sum(weight.numel() for weight in model.parameters())
+    share = -(-recipe.train.batch_size // processes)
+    batch = min(recipe.train.micro_batch or share, share)
+    activations = batch * _activations(model, recipe.train.precision)
+    images = 2 * share * model.info.dimensions  # this batch and the next
+    total = _COPIES * weights + activations + images
+    available = _memory_of(device)
+    if total > _REFUSED * available:
+        cause = (
+            "model.filters or model.layers"
+            if _COPIES * weights > total / 2
+            else "train.batch_size or train.micro_batch"
+        )
+        raise RecipeError(
+            f"{cause}: this takes about {total / 2**30:,.1f} GiB of memory ({weights / 2**30:,.1f} of weights, "
+            f"{activations / 2**30:,.1f} of activations), and {device} has {available / 2**30:,.1f}; lower it.",
+            field=cause.split(" ")[0],
+        )
+    return Memory(weights, _COPIES * weights, activations, total, available)
+
+
+def _activations(model: ConditionalModel, precision: str) -> int:
+    """Bytes that a forward pass of one image keeps for the backward pass."""
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    info, encoder = model.info, model.encoder
+    x = torch.empty(1, info.channels, info.height, info.width, device="meta")
+    h = Condition(
+        torch.empty(1, encoder.vector_size, device="meta") if encoder.vector_size else None,
+        torch.empty(1, encoder.map_channels, info.height, info.width, device="meta") if encoder.map_channels else None,
+    )
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        parameters = model.core(x, model.core.terms(h))
+        total = model.likelihood.log_prob(parameters, x.to(torch.uint8)).sum()
+    weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
+    found = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
+    del total
+    # float32 on the meta device; under autocast the core keeps half of that, the likelihood does not
+    return {"fp32": found, "fp64": 2 * found, "bf16": found * 5 // 8}[precision]
+
+
+def _memory_of(device: torch.device) -> int:
+    """Bytes of memory of ``device``; of the CPU what this process may have of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no such limit: "max", or another system
+        return machine
