@@ -24,7 +24,7 @@ FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors", "state
 MANIFEST = "manifest.json"
 FORMAT = 1
 _STEP = re.compile(r"step-(\d{8,18})")
-_LEFT_OVER = re.compile(r"\.(tmp|trash)-step-\d+-\d+-[0-9a-f]{8}")
+_LEFT_OVER = re.compile(r"\.(tmp|trash|old)-(step-\d{8,18})-\d+-[0-9a-f]{8}")
 _FILE_LIMIT = 1 << 40
 _SPARE = 64 * 2**20
 
@@ -130,13 +130,22 @@ class Checkpoints:
             )
         return None
 
-    def write(self, step: int, size: int, files: Iterable[tuple[str, bytes]], facts: dict[str, Any]) -> Checkpoint:
+    def write(
+        self,
+        step: int,
+        size: int,
+        files: Iterable[tuple[str, bytes]],
+        facts: dict[str, Any],
+        *,
+        replace: bool = False,
+    ) -> None:
         """Makes the checkpoint of ``step``. When it returns, the checkpoint outlives a power cut.
 
         Args:
             size: bytes of all files, roughly.
             files: (name, content) of every one of ``FILES``.
             facts: further keys of the manifest.
+            replace: the place of a good checkpoint of this step is taken; else it is left as it is.
 
         Raises:
             MachineError: disk full, read-only or broken; the checkpoints that were there are untouched.
@@ -146,12 +155,16 @@ class Checkpoints:
             if not self.folder.is_dir():
                 self.folder.mkdir()
                 sync_folder(self.folder.parent)
+            good = False
             if os.path.lexists(place):
                 try:
-                    return self.open(step)  # the same run, step and seed: the same state
+                    self.open(step)
+                    good = True
                 except ModelError as error:
                     self._warn(f"checkpoint {step} is set aside as .broken: {error.message}")
                     os.rename(place, self._unused(f"{place.name}.broken"))
+            if good and not replace:
+                return  # the same run, step and seed: the same state
             self._check_room(size)
             aside = self._hidden("tmp", step)
             aside.mkdir()
@@ -162,15 +175,19 @@ class Checkpoints:
                     entries[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
                 write_new(aside / MANIFEST, seal({"format": FORMAT, "step": step, **facts, "files": entries}))
                 sync_folder(aside)
+                old = self._hidden("old", step)
+                if good:
+                    os.rename(place, old)  # `clean` brings it back if the next line is never reached
                 os.rename(aside, place)
             except BaseException:
                 shutil.rmtree(aside, ignore_errors=True)
                 raise
             sync_folder(self.folder)
+            if good:
+                shutil.rmtree(old)
         except OSError as error:
             raise _unsaved(place, error) from error
         self._verified.add(step)  # every file was read back
-        return Checkpoint(place)
 
     def prune(self, best: int | None, keep_every: int | None) -> None:
         """Removes all but the two newest that verify, ``best``, and the multiples of ``keep_every``."""
@@ -186,7 +203,11 @@ class Checkpoints:
         """Removes what a killed writer left half made or half removed. Only under the run's lock."""
         try:
             for name in os.listdir(self.folder):
-                if _LEFT_OVER.fullmatch(name):
+                if (match := _LEFT_OVER.fullmatch(name)) is None:
+                    continue
+                if match[1] == "old" and not os.path.lexists(self.folder / match[2]):
+                    os.rename(self.folder / name, self.folder / match[2])
+                else:
                     shutil.rmtree(self.folder / name)
         except FileNotFoundError:
             pass

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -126,7 +126,15 @@ class Run:
                 field=field,
             )
 
-    def save(self, step: int, size: int, files: Any, facts: dict[str, Any]) -> None:
+    def save(
+        self,
+        step: int,
+        size: int,
+        files: Iterable[tuple[str, bytes]],
+        facts: dict[str, Any],
+        *,
+        replace: bool = False,
+    ) -> None:
         """Writes the checkpoint of ``step``; the log is on the disk first, so that no checkpoint knows more than it.
 
         ``facts``: further keys of the manifest. See ``Checkpoints.write`` for the rest and what is raised.
@@ -135,7 +143,7 @@ class Run:
             os.fsync(self._metrics)
         except OSError as error:
             raise unwritable(self.folder / "metrics.jsonl", error) from error
-        self.checkpoints.write(step, size, files, {**self.facts, **facts})
+        self.checkpoints.write(step, size, files, {**self.facts, **facts}, replace=replace)
 
     def log(self, line: dict[str, Any]) -> None:
         """Appends one object to ``metrics.jsonl``; numbers keep all their digits."""

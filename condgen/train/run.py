@@ -1,0 +1,259 @@
+"""From a recipe to a trained run: opens data, model, folder and processes, and lets the loop work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from condgen.condition import DataInfo
+from condgen.data import Dataset, open_data
+from condgen.errors import CondgenError, InputError, Interrupted
+from condgen.model import ConditionalModel
+from condgen.progress import warn
+from condgen.recipe import Recipe
+from condgen.store.config import versions
+from condgen.store.models import fresh_model, load
+from condgen.store.run import Run
+from condgen.train.batches import Batches, Order, fetcher
+from condgen.train.budget import Budget
+from condgen.train.chores import Pictures, Validation
+from condgen.train.loop import Loop, Outputs
+from condgen.train.objective import LikelihoodObjective
+from condgen.train.ranks import Ranks
+from condgen.train.report import Report
+from condgen.train.signals import Signals
+from condgen.train.state import Counters, TrainState
+
+_INITIAL_EXAMPLES = 64
+
+
+@dataclass
+class TrainResult:
+    """What a training came to. Without validation images the figures are None."""
+
+    run: Path
+    steps: int
+    bits_per_dim: float | None
+    bits_per_dim_ci95: float | None
+
+
+def run_training(
+    recipe: Recipe,
+    *,
+    out: str | os.PathLike[str],
+    device: str | None = None,
+    init_from: str | os.PathLike[str] | None = None,
+    quiet: bool | None = None,
+    signals: Signals | None = None,
+) -> TrainResult:
+    """Trains ``recipe`` in the run folder ``out``, or goes on with the training that is there.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None: a GPU where there is one.
+        init_from: run or model folder whose averaged weights a new run starts from.
+        quiet: no progress; None: as ``progress.set_quiet`` says.
+        signals: handlers that were installed earlier.
+
+    Raises:
+        RecipeError, InputError, ModelError: before any training step; what lies in ``out`` is untouched.
+        NumericalError, MachineError, Interrupted: as ``Loop.fit``.
+    """
+    with contextlib.ExitStack() as stack:
+        signals = signals or stack.enter_context(Signals())
+        ranks = Ranks(device)
+        stack.enter_context(_determinism(recipe.train.deterministic, ranks.device))
+        job = _Job(recipe, Path(out), ranks, signals, init_from, quiet)
+        with contextlib.ExitStack() as inner:
+            result = job.work(inner)
+        ranks.close()  # not after an error: then peers may be gone, and waiting for them would take minutes
+        return result
+
+
+class _Job:
+    """The parts of one training, opened in the order in which they can fail."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        ranks: Ranks,
+        signals: Signals,
+        init_from: str | os.PathLike[str] | None,
+        quiet: bool | None,
+    ) -> None:
+        self.recipe = _absolute(recipe)
+        self.folder, self.ranks, self.signals, self.quiet = folder, ranks, signals, quiet
+        self.origin = None if init_from is None else Path(init_from)
+
+    def work(self, stack: contextlib.ExitStack) -> TrainResult:
+        recipe, ranks = self.recipe, self.ranks
+        with ranks.one_after_rank_0():
+            images = open_data(recipe.data, "train")
+            validation = open_data(recipe.data, "validation") if recipe.train.evaluate_images else None
+        if len(images) == 0:
+            raise InputError("The train split has no images; check data.root and data.source.", field="data.root")
+        ranks.check_equal([_bits(images.fingerprint)], "The data")
+        model = fresh_model(recipe, images.info).to(ranks.device)
+        _check_readable(model, images)
+
+        run = stack.enter_context(self._open_run(images, images.info)) if ranks.first else None
+        state, order = self._prepare(model, images, run)
+        done = state.counters.samples // recipe.train.batch_size
+        if recipe.train.compile:
+            model.core.compile()
+        objective = LikelihoodObjective(model)
+        budget = Budget(recipe.train.max_steps, recipe.train.max_minutes, state.counters.seconds)
+        outputs = self._outputs(stack, run, images, validation, state, budget) if run else None
+        fetch = fetcher(
+            images,
+            order,
+            recipe.train.batch_size,
+            ranks.rank,
+            ranks.size,
+            flip=recipe.data.flip,
+            pin=ranks.device.type == "cuda",
+        )
+        batches = stack.enter_context(Batches(fetch, done))
+        loop = Loop(recipe.train, objective, state, order, batches, ranks, budget, self.signals, outputs)
+        if self.signals.stop is not None and not loop.step:
+            raise Interrupted(
+                "Stopped by a signal before the first step; nothing was saved.", exit_code=self.signals.stop
+            )
+        with _status(run, loop):
+            loop.fit()
+        found = state.counters.validation or {}
+        return TrainResult(self.folder, loop.step, found.get("bits_per_dim"), found.get("bits_per_dim_ci95"))
+
+    def _open_run(self, images: Dataset, info: DataInfo) -> Run:
+        return Run(
+            self.folder,
+            self.recipe,
+            info,
+            f"{len(images)} {images.fingerprint}",
+            origin=None if self.origin is None else str(self.origin.resolve()),
+            warn=warn,
+        )
+
+    def _prepare(self, model: ConditionalModel, images: Dataset, run: Run | None) -> tuple[TrainState, Order]:
+        """Weights and counters: of the newest checkpoint, of another model, or fresh; rank 0 decides, all follow."""
+        order = Order(len(images), self.recipe.train.seed)
+        state = TrainState(model, self.recipe.train)
+        if run is not None:
+            newest = run.checkpoints.newest()
+            if newest is not None:
+                state.restore(newest)
+            elif self.origin is not None:
+                state.initialise_from(load(self.origin), self.origin)
+            else:
+                first, _ = order.at(0, min(len(images), _INITIAL_EXAMPLES))
+                model.eval()
+                with torch.no_grad():
+                    model.initialise(_on(model.device, images.batch(first)))
+                state.restart_average()
+        self.ranks.share_tensors(tensor for group in state.tensors().values() for tensor in group.values())
+        state.counters = Counters(**self.ranks.share_facts(asdict(state.counters)))
+        return state, order
+
+    def _outputs(
+        self,
+        stack: contextlib.ExitStack,
+        run: Run,
+        images: Dataset,
+        validation: Dataset | None,
+        state: TrainState,
+        budget: Budget,
+    ) -> Outputs:
+        recipe, average = self.recipe, cast(ConditionalModel, state.average)
+        report = Report(
+            run,
+            state.counters.samples // recipe.train.batch_size,
+            tensorboard=recipe.train.tensorboard,
+            quiet=self.quiet,
+        )
+        stack.enter_context(report)
+        outputs = Outputs(run, report, drawings=recipe.sample.during, notes=self._notes())
+        if validation is not None and len(validation):
+            size = min(recipe.train.micro_batch or recipe.train.batch_size, recipe.train.evaluate_images)
+            outputs.validate = Validation(validation, recipe.train.evaluate_images, size, average)
+        if recipe.sample.count:
+            outputs.draw = Pictures(run.folder / "samples", recipe.sample, images, average)
+            left = (budget.max_seconds or float("inf")) - budget.seconds
+            if outputs.draw.seconds > left / 2:
+                report.say(
+                    f"sample grids are left out: one would take {outputs.draw.seconds:.0f} of {left:.0f} seconds"
+                )
+                outputs.draw = None
+        return outputs
+
+    def _notes(self) -> dict[str, Any]:
+        return {
+            "processes": self.ranks.size,
+            "threads": torch.get_num_threads(),
+            "device": str(self.ranks.device),
+            "deterministic": self.recipe.train.deterministic,
+            "versions": versions(),
+        }
+
+
+def _absolute(recipe: Recipe) -> Recipe:
+    """A run remembers where its data are, wherever it is continued from."""
+    paths = {name: getattr(recipe.data, name) for name in ("root", "columns")}
+    found = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=found)})
+
+
+def _on(device: torch.device, batch: Any) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def _bits(text: str) -> torch.Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _check_readable(model: ConditionalModel, images: Dataset) -> None:
+    """The encoder can read this data and yields what it declares: said before anything is written."""
+    with torch.no_grad():
+        model.eval().condition(_on(model.device, images.batch(np.arange(min(2, len(images))))))
+
+
+@contextlib.contextmanager
+def _status(run: Run | None, loop: Loop) -> Iterator[None]:
+    """Keeps ``status.json``: launchers of many processes drop exit codes, this does not."""
+    if run is None:
+        yield
+        return
+    run.note(state="training", step=loop.step, exit_code=None, message="")
+    try:
+        yield
+    except CondgenError as error:
+        with contextlib.suppress(CondgenError):  # the first error is the one to report
+            run.note(state="stopped", step=loop.step, exit_code=error.exit_code, message=error.message)
+        raise
+    run.note(state="finished", step=loop.step, exit_code=0, message="")
+
+
+@contextlib.contextmanager
+def _determinism(wanted: bool, device: torch.device) -> Iterator[None]:
+    """Kernels that give the same bits every time; the process's settings and generators are restored."""
+    memory: Any = torch.utils.deterministic  # its one attribute is not in the type stubs
+    before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    benchmark = torch.backends.cudnn.benchmark
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        memory.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
+        torch.backends.cudnn.benchmark = False
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        memory.fill_uninitialized_memory = before[1]
+        torch.backends.cudnn.benchmark = benchmark
