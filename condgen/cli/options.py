@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from condgen.model import ConditionalModel
     from condgen.recipe import Recipe
 
+SECTIONS = ("data", "encoder", "model", "train", "sample")
 _LONGEST_WORD = 4096
+_OPTIONS = ("count", "seed", "temperature", "sampler", "out", "map", "force", "weights", "checkpoint", "device", "json")
+"""Of the commands that take an encoder's words as options, for those that are misspelt."""
 _MOST_ROWS = 16
 """Conditions that a sheet shows by itself."""
 
@@ -141,7 +144,7 @@ def changed(recipe: Recipe, overrides: Sequence[str] | None, sections: Sequence[
 
     for override in overrides or ():
         section = override.partition("=")[0].partition(".")[0]
-        if section in ("data", "encoder", "model", "train", "sample") and section not in sections:
+        if section in SECTIONS and section not in sections:
             name = override.partition("=")[0]
             takes = f"fields of {' and '.join(sections)} alone" if sections else "no overrides here"
             raise RecipeError(f"{shown(name)[:60]}: a model that is trained takes {takes}; leave it out.", field=name)
@@ -180,6 +183,14 @@ def split_words(
     return words, rest
 
 
+def _unknown(word: str, known: Sequence[str]) -> RecipeError:
+    """The error for an option that is neither one of the command's nor a word of the encoder."""
+    has = ", ".join(f"--{name}" for name in known) or "none"
+    near = difflib.get_close_matches(word, [*known, *_OPTIONS], 1, cutoff=0.75)
+    hint = f"; did you mean --{near[0]}?" if near else "."
+    return RecipeError(f"--{shown(word)[:60]}: no option, and no word of this encoder (it has {has}){hint}", field=word)
+
+
 def conditions(model: ConditionalModel, words: Sequence[tuple[str, str]]) -> list[tuple[str, Condition]]:
     """(name, condition of batch 1) for each row that ``words`` ask for.
 
@@ -191,6 +202,9 @@ def conditions(model: ConditionalModel, words: Sequence[tuple[str, str]]) -> lis
     from condgen.condition import Condition
 
     encoder = model.encoder
+    for word, _ in words:
+        if word not in encoder.words:
+            raise _unknown(word, encoder.words)
     if not words and not (encoder.vector_size or encoder.map_channels):
         return [("", Condition())]
     rows: list[list[tuple[str, str]]]

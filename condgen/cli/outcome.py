@@ -22,7 +22,9 @@ _ClickException: Any = _UsageError.__base__
 
 
 def answer(result: Mapping[str, Any], text: str | Callable[[], str], as_json: bool) -> None:
-    """Prints what a command found: ``result`` as one JSON object, or ``text`` for people."""
+    """Prints what a command found: ``result`` as one JSON object, or ``text`` for people. Of ranks only rank 0."""
+    if _rank():
+        return
     if as_json:
         print(json.dumps(result, allow_nan=False))
     else:
@@ -58,6 +60,12 @@ def run(command: Any, arguments: Sequence[str]) -> int:
         return _report(CondgenError(_bug(error)), error, as_json, debug, kind="bug")
 
 
+def _rank() -> int:
+    """Which of the processes that train together this is, as torchrun and ``--gpus`` say."""
+    text = os.environ.get("RANK", "")
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
 def _report(
     error: CondgenError,
     cause: BaseException,
@@ -70,12 +78,12 @@ def _report(
     kind = kind or ("interrupted" if code in (130, 143) else error.kind)
     if debug:
         traceback.print_exception(cause, file=sys.stderr)
-    rank = int(os.environ.get("RANK", "0"))
+    rank = _rank()
     if as_json and rank == 0:
         found = {"ok": False, "code": code, "kind": kind, "message": error.message}
         found |= {name: value for name, value in (("file", error.file), ("field", error.field)) if value is not None}
         print(json.dumps(found), flush=True)
-    elif not as_json:
+    elif not as_json and not (rank and kind == "interrupted"):  # rank 0 says it for all
         who = "condgen" if rank == 0 else f"condgen (process {rank})"
         print(f"{who}: {'stopped' if kind == 'interrupted' else 'error'}: {error.message}", file=sys.stderr, flush=True)
     return code

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from condgen.cli.options import (
+    SECTIONS,
     Debug,
     Device,
     Force,
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from condgen.model import ConditionalModel
 
 
+_OVERRIDES = tuple(f"{section}." for section in SECTIONS)
+
+
 def score(
     run: Run,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files; also section.key=value.")],
@@ -51,7 +55,9 @@ def score(
     """
     words, rest = split_words(images, label, vector)
     # an override names a section; anything else is a file, whatever characters it has
-    overrides = [entry for entry in rest if entry.startswith("data.") and "=" in entry and not os.path.exists(entry)]
+    overrides = [
+        entry for entry in rest if entry.startswith(_OVERRIDES) and "=" in entry and not os.path.lexists(entry)
+    ]
     files = [entry for entry in rest if entry not in overrides]
     if not files:
         raise RecipeError("There is no image to score; name a file.", field="IMAGE")

@@ -96,7 +96,7 @@ def _plan_text(plan: Plan) -> str:
         f"memory       about {_size(memory.total)}: {_size(memory.training)} for weights, gradients, Adam and average, "
         f"{_size(memory.activations)} for activations; the device has {_size(memory.available)}",
         "images       "
-        + ", ".join(f"{split} {'absent' if size is None else format(size, ',')}" for split, size in plan.data.items()),
+        + (", ".join(f"{split} {size:,}" for split, size in plan.data.items()) if plan.data else "the set is absent"),
         "",
         recipe_text(plan.recipe).rstrip("\n"),
     ]

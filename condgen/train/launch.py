@@ -24,7 +24,7 @@ def launch(arguments: Sequence[str], processes: int, device: str | None) -> int:
     torchrun does the same over several machines, and says 1 whatever went wrong.
 
     Returns:
-        0, or the exit code of the process that failed first.
+        0, or the exit code of the process that made the others fail.
 
     Raises:
         MachineError: there are fewer GPUs than processes, and the CPU was not asked for.
@@ -73,16 +73,15 @@ def launch(arguments: Sequence[str], processes: int, device: str | None) -> int:
 
 def _watch(workers: Sequence[subprocess.Popen[bytes]]) -> int:
     """Waits for all; once one has failed the others get a little time to leave by themselves."""
-    first, deadline = 0, float("inf")
-    while any(worker.poll() is None for worker in workers):
-        failed = [code for worker in workers if (code := worker.poll())]
-        if failed and not first:
-            first, deadline = failed[0], time.monotonic() + _GRACE_SECONDS
-        if time.monotonic() > deadline:
-            break
+    deadline = float("inf")
+    while any(worker.poll() is None for worker in workers) and time.monotonic() < deadline:
+        if deadline == float("inf") and any(worker.poll() for worker in workers):
+            deadline = time.monotonic() + _GRACE_SECONDS
         time.sleep(0.05)
-    first = first or next((code for worker in workers if (code := worker.poll())), 0)
-    return 128 - first if first < 0 else first  # -9: killed by signal 9, 137 to a shell
+    failed = [code for worker in workers if (code := worker.poll())]
+    # who lost another process says MachineError: the other's code is the news
+    cause = next((code for code in failed if code != MachineError.exit_code), failed[0] if failed else 0)
+    return 128 - cause if cause < 0 else cause  # -9: killed by signal 9, 137 to a shell
 
 
 def _free_port() -> int:

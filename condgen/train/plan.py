@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from condgen.condition import Condition, DataInfo
-from condgen.data import data_info, open_data
-from condgen.data.parts import SPLITS
+from condgen.data import data_info, data_sizes, declared_info
 from condgen.errors import CondgenError, RecipeError
 from condgen.model import ConditionalModel
 from condgen.recipe import Recipe
 from condgen.recipe.build import build_model
 
 _STAND_IN = tuple(str(k) for k in range(10))
-"""Classes of a set that is not there: their number cannot be known."""
+"""Classes of a set that is not there, if it is one of these; the others name theirs beforehand."""
+_UNNAMED = ("folder", "shards", "npz", "lfw")
 _COPIES = 5
 """Of every weight: itself, its gradient, Adam's two moments, its average."""
 _REFUSED = 2.0
@@ -38,11 +38,16 @@ class Memory:
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``--dry-run`` shows. ``data`` holds the images of each split; None where the set is absent."""
+    """What ``--dry-run`` shows.
+
+    Attributes:
+        data: the images of each split; None where the set is absent.
+        classes_known: whether an encoder of classes was counted with as many as there are.
+    """
 
     parameters: int
     memory: Memory
-    data: dict[str, int | None]
+    data: dict[str, int] | None
     recipe: Recipe
     classes_known: bool
 
@@ -62,17 +67,12 @@ def make_plan(recipe: Recipe, device: torch.device, processes: int = 1) -> Plan:
         RecipeError: it needs far more memory than there is.
         InputError: ``data.root`` is named and missing or empty.
     """
-    info = data_info(recipe.data) if _has_source(recipe) else None
-    model = _shadow(recipe, info or _stand_in(recipe))
+    info = data_info(recipe.data)
+    model = _shadow(recipe, info or _declared(recipe))
     memory = _estimate(model, recipe, device, processes)
-    sizes: dict[str, int | None] = dict.fromkeys(SPLITS)
-    if info is not None:
-        for split in SPLITS:
-            if getattr(recipe.data, split, True):  # a share of 0: no such split
-                sizes[split] = len(open_data(recipe.data, split))
     parameters = sum(weight.numel() for weight in model.parameters())
-    known = info is not None or not {"label", "attributes"} & set(model.encoder.reads)
-    return Plan(parameters, memory, sizes, recipe, known)
+    known = info is not None or recipe.data.source not in _UNNAMED or "label" not in model.encoder.reads
+    return Plan(parameters, memory, data_sizes(recipe.data), recipe, known)
 
 
 def check_memory(recipe: Recipe, device: torch.device, processes: int = 1) -> None:
@@ -82,26 +82,24 @@ def check_memory(recipe: Recipe, device: torch.device, processes: int = 1) -> No
         RecipeError: the recipe needs far more memory than there is; the sentence says how much.
     """
     try:
-        model = _shadow(recipe, _stand_in(recipe))
+        model = _shadow(recipe, _declared(recipe))
     except Exception:  # with stand-ins for the data, whatever an encoder says is no news
         return
     _estimate(model, recipe, device, processes)
 
 
 def planned_info(recipe: Recipe) -> DataInfo:
-    """The images that ``recipe`` is about, whether its data are there or not; unknown classes are stood in for."""
-    info = data_info(recipe.data) if _has_source(recipe) else None
-    return info or _stand_in(recipe)
+    """The images that ``recipe`` is about, whether its data are there or not; unknown classes are stood in for.
+
+    Raises:
+        InputError: ``data.root`` is named and missing or empty.
+    """
+    return data_info(recipe.data) or _declared(recipe)
 
 
-def _has_source(recipe: Recipe) -> bool:
-    return recipe.data.root is not None or recipe.data.source not in ("folder", "shards", "npz")
-
-
-def _stand_in(recipe: Recipe) -> DataInfo:
-    data = recipe.data
-    columns = {recipe.encoder.options.get("column", "vector"): 16} if data.columns else {}
-    return DataInfo(data.channels, data.height, data.width, data.bit_depth, _STAND_IN, _STAND_IN, columns)
+def _declared(recipe: Recipe) -> DataInfo:
+    info = declared_info(recipe.data)
+    return replace(info, classes=_STAND_IN) if recipe.data.source in _UNNAMED and not info.classes else info
 
 
 def _shadow(recipe: Recipe, info: DataInfo) -> ConditionalModel:
