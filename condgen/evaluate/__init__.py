@@ -3,6 +3,7 @@
 from condgen.evaluate.baselines import baselines
 from condgen.evaluate.bits import bits_per_dim, likelihood_report
 from condgen.evaluate.score import Score, score
-from condgen.evaluate.verify import Finding, findings, verify
+from condgen.evaluate.trial import Finding
+from condgen.evaluate.verify import findings, verify
 
 __all__ = ["Finding", "Score", "baselines", "bits_per_dim", "findings", "likelihood_report", "score", "verify"]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from condgen import streams
 from condgen.condition import DataInfo
-from condgen.errors import InputError, NumericalError, RecipeError
+from condgen.errors import InputError, NumericalError, RecipeError, shown
 from condgen.evaluate.baselines import FORMATS, baselines
 from condgen.model import ConditionalModel
 from condgen.progress import Progress
@@ -208,11 +208,18 @@ def _checked_indices(model: ConditionalModel, dataset: ImageSet, limit: int | No
         ("label", data.classes, learnt.classes),
         ("attributes", data.attributes, learnt.attributes),
     ):
-        if reads in model.encoder.reads and known and there != known:
-            odd = next((name for name in (*there, *known) if (name in there) != (name in known)), "their order")
+        if reads in model.encoder.reads and not _same_meaning(there, known):
+            what = "classes" if reads == "label" else reads
+            odd = next((shown(name) for name in (*there, *known) if (name in there) != (name in known)), "their order")
             raise InputError(
-                f"The data has other {'classes' if reads == 'label' else reads} than the model was trained on "
-                f"({odd}); evaluate on a set with the same ones.",
+                f"The data has other {what} than the model was trained on ({odd}); use a set with the same ones.",
                 field="data.root",
             )
     return evaluated_indices(len(dataset), limit)
+
+
+def _same_meaning(there: tuple[str, ...], known: tuple[str, ...]) -> bool:
+    """Whether label k of the data is the model's label k, as far as names tell: a bare count 0, 1, ... names nothing."""
+    there_counts, known_counts = (names == tuple(map(str, range(len(names)))) for names in (there, known))
+    nameless = there_counts or (known_counts and not all(name.isdecimal() for name in there))
+    return there == known or (nameless and len(there) <= len(known))

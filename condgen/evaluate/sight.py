@@ -9,17 +9,14 @@ Legend: P probes, J colours whose parameters are told apart, C input channels, H
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from condgen import streams
-from condgen.condition import Condition
-from condgen.likelihoods import scaled
+from condgen.evaluate.trial import forward_operations, on_grid, random_condition, random_images, shaken
 from condgen.model import ConditionalModel
 
 Pixel = tuple[int, int]
@@ -29,7 +26,7 @@ ALL_PIXELS = 16 * 16
 SAMPLED = 40
 """Above, this many: corners, middles of the edges, the centre, and others by chance."""
 OPERATIONS = 4e11
-"""Multiplications and additions that probing may take: about half a minute on two cores in float64."""
+"""Multiplications and additions that probing may take: well below a minute on two cores in float64."""
 LEAST_ROUNDS, MOST_ROUNDS = 2, 12
 """Images per probe: more than the least only where something promised was not seen, then with ``shaken`` weights."""
 
@@ -55,31 +52,6 @@ class Sight:
     shaken: int = 0
 
 
-def random_images(model: ConditionalModel, count: int, seed: int, *purpose: int | str) -> Tensor:
-    """Noise on the model's grid, uint8 (count, C, H, W): every other image of full contrast, the rest of less, for
-    saturated units see nothing."""
-    info = model.info
-    levels = model.likelihood.levels
-    shape = (count, info.channels, info.height, info.width)
-    u = streams.uniforms(int(np.prod(shape)), seed, "images", *purpose).reshape(shape)
-    narrow = 0.5 + (u - 0.5) * np.where(np.arange(count) % 2, 0.3, 1.0)[:, None, None, None]
-    return torch.from_numpy((narrow * levels).astype(np.uint8)).to(model.device)
-
-
-def random_condition(model: ConditionalModel, count: int, seed: int, *purpose: int | str) -> Condition:
-    """Standard normal vectors and maps as wide as the encoder's, float64."""
-    info, encoder = model.info, model.encoder
-
-    def normal(*shape: int) -> Tensor:
-        u = streams.uniforms(int(np.prod(shape)), seed, "condition", *purpose, len(shape))
-        return torch.special.ndtri(torch.from_numpy(u)).reshape(shape).to(model.device)
-
-    return Condition(
-        normal(count, encoder.vector_size) if encoder.vector_size else None,
-        normal(count, encoder.map_channels, info.height, info.width) if encoder.map_channels else None,
-    )
-
-
 def probed_pixels(model: ConditionalModel, seed: int) -> list[Pixel]:
     """Every pixel of a small image; of a larger one as many as ``SAMPLED`` and ``OPERATIONS`` allow, nine at least."""
     H, W = model.info.height, model.info.width
@@ -92,32 +64,6 @@ def probed_pixels(model: ConditionalModel, seed: int) -> list[Pixel]:
     count = int(OPERATIONS / (LEAST_ROUNDS * forward_operations(model) * (1 + backward)))
     order = [every[i] for i in streams.permutation(len(every), seed, "probes")]
     return list(dict.fromkeys(special + order))[: max(len(special), min(count, SAMPLED))]
-
-
-def forward_operations(model: ConditionalModel) -> float:
-    """Multiplications and additions of one image's forward pass, roughly: every weight is used at every pixel."""
-    weights = sum(p.numel() for p in model.core.parameters())
-    return 2.0 * weights * model.info.height * model.info.width
-
-
-def shaken(model: ConditionalModel, seed: int, number: int) -> ConditionalModel:
-    """The model itself for ``number`` 0; else a copy with other weights in its core.
-
-    A ReLU can sleep on every image there is: then these very weights hide what the architecture sees. In the copy every
-    bias is positive, about 1, which opens most of them, and every other weight has a factor of random sign. Its
-    zeros stay zeros, so what masks, missing connections or dead weights cut stays cut.
-    """
-    if number == 0:
-        return model
-    other = copy.deepcopy(model)
-    with torch.no_grad():
-        for k, weight in enumerate(other.core.parameters()):
-            u = torch.from_numpy(streams.uniforms(weight.numel(), seed, "shaken", number, k)).view(weight.shape)
-            if weight.dim() == 1:
-                weight.copy_(u + 0.5)
-            else:
-                weight *= torch.where(u < 0.5, u + 0.5, -u).to(weight.device)  # magnitudes from 1/2 to 1
-    return other
 
 
 def look(
@@ -158,7 +104,7 @@ def look(
 def _probe(model: ConditionalModel, sight: Sight, chosen: Sequence[int], seed: int, *purpose: int) -> None:
     """One image for each of the ``chosen`` probes; what they see is added to ``sight``."""
     images = random_images(model, len(chosen), seed, "sight", *purpose)
-    x = scaled(images, model.likelihood.levels, torch.float64).requires_grad_()
+    x = on_grid(model, images).requires_grad_()
     condition = random_condition(model, len(chosen), seed, "sight", *purpose)
     for part in condition.parts:
         part.requires_grad_()
