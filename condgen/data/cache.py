@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from condgen.data.images import Framing, framed, pillow_quiet
+from condgen.data.framing import Framing, framed
+from condgen.data.images import pillow_quiet
 from condgen.data.parts import Skipped, digest
 from condgen.errors import InputError, MachineError, shown
 from condgen.files import sync_folder, write_new

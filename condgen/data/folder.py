@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from condgen.data.cache import Opener, PicturePart
-from condgen.data.images import MAX_BYTES, SUFFIXES, Unreadable, decode
+from condgen.data.images import decode
+from condgen.data.limits import MAX_BYTES, SUFFIXES, Unreadable
 from condgen.data.parts import SPLITS, Source, Split, digest, name_bytes, split_folder
 from condgen.errors import InputError, shown
 from condgen.files import read_regular
@@ -126,9 +127,11 @@ def _classes(root: Path, split: str = "") -> Mapping[str | None, list[Listed]]:
     loose, folders = [], []
     for entry in _entries(folder):
         name = f"{split}/{entry.name}" if split else entry.name
-        if _is_folder(entry) and _identity(root / name) not in seen:
-            folders.append((entry.name, name))
-        elif _suffix(entry.name):
+        picture = _is_picture(entry.name)
+        if _is_folder(entry):
+            if not picture and _identity(root / name) not in seen:
+                folders.append((entry.name, name))
+        elif picture:
             loose.append(_listed(root, name))
     classes = {name: _pictures(root, path, seen) for name, path in folders}
     if loose and any(classes.values()):
@@ -166,9 +169,11 @@ def _pictures(root: Path, folder: str, seen: set[tuple[int, int]]) -> list[Liste
         return [Listed(folder, -1, 0, error.message)]
     for entry in entries:
         name = f"{folder}/{entry.name}"
+        picture = _is_picture(entry.name)
         if _is_folder(entry):
-            files += _pictures(root, name, seen)
-        elif _suffix(entry.name):
+            if not picture:  # a folder that is named like a picture is nothing to look into
+                files += _pictures(root, name, seen)
+        elif picture:
             files.append(_listed(root, name))
     return sorted(files, key=lambda file: name_bytes(file.name))
 
@@ -184,15 +189,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """A folder to look into; one that is named like a picture is none."""
     try:
-        return entry.is_dir() and not _suffix(entry.name)
+        return entry.is_dir()
     except OSError:  # a link to itself
         return False
 
 
-def _suffix(name: str) -> bool:
-    """Whether ``name`` is that of a picture."""
+def _is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES | _NOT_READ
 
 

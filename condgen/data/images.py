@@ -1,28 +1,23 @@
 """One picture: from the bytes of a file to uint8 (C, H, W), upright, in sRGB, at the size that was asked for.
 
 Files are strangers. What a file is, its content decides, not its name; only the decoders of ``_DECODERS`` ever run,
-and none of them before the size that the header claims has been held against the limits below.
+and none of them before the size that the header claims has been held against the limits (``limits``).
 
-Legend: C channels (1 luma, 3 RGB, 4 RGBA), H x W the size asked for, w x h the picture's own.
+Legend: C channels (1 luma, 3 RGB, 4 RGBA), H x W the size asked for.
 """
 
 from __future__ import annotations
 
 import io
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -32,28 +27,22 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
+from condgen.data.colours import srgb
+from condgen.data.framing import Framing, framed
+from condgen.data.limits import MAX_BYTES, MAX_PIXELS, MAX_SIDE, Unreadable
+from condgen.data.png import SIGNATURE, check_png
 from condgen.errors import InputError, shown
 from condgen.files import read_regular
 
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
-)
-"""How names of pictures end, in lower case. Where one is named on the command line, its content alone decides."""
-MAX_BYTES = 64 << 20
-MAX_PIXELS = 1 << 26
-MAX_SIDE = 16384
 _LARGE_PIXELS = 1 << 24
 """From here on one picture at a time: a decoded one takes up to 12 bytes a pixel while its colours are converted."""
 _MAX_SCANS = 500
 _MAX_SCANNED_PIXELS = 1 << 30
 """A progressive JPEG repaints the picture with every scan, a few bytes each; usual ones have ten."""
-_MAX_CHUNKS = 100_000
-_MAX_PROFILE = 4 << 20
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _DECODERS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
     (b"\xff\xd8\xff", JpegImageFile),  # not Pillow's factory, which turns some into MPO: the first picture is wanted
-    (_PNG, PngImageFile),
+    (SIGNATURE, PngImageFile),
     (b"RIFF....WEBP", WebPImageFile),
     (b"GIF87a", GifImageFile),
     (b"GIF89a", GifImageFile),
@@ -86,27 +75,6 @@ _OTHERS = (
     (b"....JXL ", "JPEG XL is not accepted; save it as PNG or JPEG"),
 )
 _large = threading.Lock()
-
-
-class Unreadable(InputError):
-    """These bytes are no usable picture. ``message`` is the reason and the cure, without the file's name."""
-
-
-@dataclass(frozen=True)
-class Framing:
-    """What every picture of a set is brought to."""
-
-    channels: int
-    height: int
-    width: int
-    fit: str = "crop"
-    """``crop``: resized to cover, centre cut out; ``pad``: shrunk to fit if too large, and bordered; ``exact``."""
-    background: tuple[int, int, int] = (255, 255, 255)
-    """What shows through transparency and in the border, RGB 0..255."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.channels, self.height, self.width
 
 
 def open_image(
@@ -159,20 +127,22 @@ def decode(data: bytes) -> Image.Image:
     decoder = _decoder(data)
     try:
         if decoder is PngImageFile:
-            _check_png(data)
-        image = decoder(io.BytesIO(data))
-        _check_size(image)
+            check_png(data)
+        opened = decoder(io.BytesIO(data))
+        _check_size(opened)
         scans = data.count(b"\xff\xda") if decoder is JpegImageFile else 0
-        pixels = image.width * image.height
+        pixels = opened.width * opened.height
         if scans > _MAX_SCANS or (scans > 1 and scans * pixels > _MAX_SCANNED_PIXELS):
             raise Unreadable(f"it has {scans:,} scans, which take too long to decode; save it again as a usual JPEG")
-        if image.mode == "P" and decoder is PngImageFile and image.palette is None:
+        if opened.mode == "P" and decoder is PngImageFile and opened.palette is None:
             raise Unreadable("it uses a palette but has none; save it again")
         with _large if pixels > _LARGE_PIXELS else nullcontext():
-            image.load()
-            if (image.width, image.height) != image.im.size:
+            opened.load()
+            if opened.size != opened.im.size:
                 raise Unreadable("its header and its contents differ in size; save it again")
-            return _srgb(_upright(image))
+            turn = _turn(opened)
+            image = srgb(opened)
+            return image if turn is None else image.transpose(turn)
     except Unreadable:
         raise
     except MemoryError as error:
@@ -180,34 +150,6 @@ def decode(data: bytes) -> Image.Image:
     except Exception as error:  # decoders of foreign bytes raise anything, struct.error and KeyError included
         detail = " ".join(shown(error).split())[:120] or type(error).__name__
         raise Unreadable(f"it is damaged or cut off ({detail}); copy or download it again") from error
-
-
-def framed(image: Image.Image, framing: Framing) -> tuple[np.ndarray, bool]:
-    """``image`` (mode L, RGB or RGBA) as uint8 (C, H, W), and whether its size was another.
-
-    Raises:
-        Unreadable: its size is another and ``fit`` is ``exact``.
-    """
-    target = (framing.width, framing.height)
-    resized = image.size != target
-    if resized and framing.fit == "exact":
-        raise Unreadable(
-            f"it is {image.width}x{image.height} where {framing.width}x{framing.height} is wanted; set data.fit to "
-            "crop or pad"
-        )
-    image = _with_channels(image, framing)
-    if resized:
-        image = _cropped(image, target) if framing.fit == "crop" else _padded(image, target, framing.background)
-    pixels = np.asarray(image)  # (H, W) or (H, W, C)
-    return (pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), resized
-
-
-_Levels = TypeVar("_Levels", int, np.ndarray)
-
-
-def luma(red: _Levels, green: _Levels, blue: _Levels) -> _Levels:
-    """ITU-R BT.601 luma of values 0..255 (arrays: of at least 32 bits), in the integers that Pillow uses."""
-    return (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
 
 
 def _decoder(data: bytes) -> type[ImageFile.ImageFile]:
@@ -238,32 +180,6 @@ def _check_size(image: Image.Image) -> None:
         )
 
 
-def _check_png(data: bytes) -> None:
-    """What Pillow lets pass: pixel data whose checksum is wrong, a second header, chunks without end."""
-    place, headers = len(_PNG), 0
-    for _ in range(_MAX_CHUNKS):
-        if place + 12 > len(data):
-            return  # cut off; whether pixels are missing shows in decoding
-        (length,) = struct.unpack_from(">I", data, place)
-        kind = data[place + 4 : place + 8]
-        body = memoryview(data)[place + 4 : place + 8 + length]
-        if kind == b"IHDR":
-            headers += 1
-        if headers > 1:
-            raise Unreadable("it has two headers; save it again")
-        place += 12 + length
-        # a critical chunk (capital first letter) that is whole must have its checksum
-        if (
-            place <= len(data)
-            and 65 <= kind[0] <= 90
-            and zlib.crc32(body) != struct.unpack_from(">I", data, place - 4)[0]
-        ):
-            raise Unreadable("a checksum in it is wrong; copy or download it again")
-        if kind == b"IEND":
-            return
-    raise Unreadable("it is made of too many pieces; save it again")
-
-
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -275,109 +191,15 @@ _TURNS = {
 }
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as EXIF says; TIFF was turned by its decoder. A word on it in XMP alone is not followed."""
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What EXIF asks for to stand upright; TIFF was turned by its decoder. XMP is not asked."""
     raw = image.info.get("exif")
     if not raw or image.format == "TIFF":
-        return image
+        return None
     exif = Image.Exif()
     try:
         exif.load(raw)
         orientation = exif.get(0x0112)
     except Exception:  # whatever is wrong with the metadata, the picture is whole
-        return image
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
-
-
-def _srgb(image: Image.Image) -> Image.Image:
-    """The same picture in mode L, RGB or RGBA, its embedded colour profile applied where it can be read."""
-    profile = image.info.get("icc_profile")
-    mode = image.mode
-    if mode.startswith("I;16") or (mode == "I" and image.format == "PPM"):  # 16 bits: the upper eight
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if mode in ("I", "F"):
-        kind = "floating-point" if mode == "F" else "32-bit"
-        raise Unreadable(f"it is a {kind} image, whose black and white are anybody's guess; save it with 8 or 16 bits")
-    if mode == "LAB":
-        return _transformed(image, _from_lab())
-    if mode not in ("CMYK", "L", "RGB", "RGBA") or image.has_transparency_data:
-        image = image.convert(_plain_mode(image))
-    transform = _to_srgb(profile, image.mode) if profile and len(profile) <= _MAX_PROFILE else None
-    if transform is not None:
-        image = _transformed(image, transform)
-    return image.convert("RGB") if image.mode == "CMYK" else image
-
-
-def _plain_mode(image: Image.Image) -> str:
-    if image.has_transparency_data:
-        return "RGBA"
-    return "L" if image.mode in ("1", "L") else "RGB"
-
-
-def _transformed(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
-    result = ImageCms.applyTransform(image, transform)
-    return image if result is None else result  # None only where it was asked to work in place
-
-
-@lru_cache(maxsize=1)
-def _from_lab() -> ImageCms.ImageCmsTransform:
-    return ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-
-
-@lru_cache(maxsize=16)
-def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The transform from ``profile`` to sRGB; None where it is sRGB already or cannot be used."""
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(source):
-            return None
-        output = "RGBA" if mode == "RGBA" else "RGB"
-        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, output)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
-
-
-def _with_channels(image: Image.Image, framing: Framing) -> Image.Image:
-    if framing.channels == 4:
-        mode = "RGBA"
-    else:
-        mode = "RGB" if framing.channels == 3 else "L"
-        if image.mode == "RGBA":  # composited: a plain conversion would bring hidden colours to light
-            canvas = Image.new("RGB", image.size, framing.background)
-            canvas.paste(image, mask=image)
-            image = canvas
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _cropped(image: Image.Image, target: tuple[int, int]) -> Image.Image:
-    """The largest centred box of the target's shape, resized to it."""
-    (width, height), (W, H) = image.size, target
-    across = min(width, max(1, round(height * W / H)))
-    down = min(height, max(1, round(width * H / W)))
-    left, top = (width - across) // 2, (height - down) // 2
-    return _resized(image, target, (left, top, left + across, top + down))
-
-
-def _padded(image: Image.Image, target: tuple[int, int], background: tuple[int, int, int]) -> Image.Image:
-    """Shrunk to fit where it is too large, never enlarged, in the middle of a border."""
-    (width, height), (W, H) = image.size, target
-    scale = min(W / width, H / height, 1.0)
-    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-    image = _resized(image, inner, (0, 0, width, height))
-    # a border of a picture with alpha is transparent: composited later, it shows the background
-    colours: dict[str, tuple[int, ...]] = {"L": (luma(*background),), "RGB": background, "RGBA": (*background, 0)}
-    canvas = Image.new(image.mode, target, colours[image.mode])
-    canvas.paste(image, ((W - inner[0]) // 2, (H - inner[1]) // 2))
-    return canvas
-
-
-def _resized(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
-    """``box`` of ``image`` at ``size``: area means when shrinking (exact for whole factors), bicubic when enlarging."""
-    across, down = box[2] - box[0], box[3] - box[1]
-    if (across, down) == size:
-        return image.crop(box)
-    if across % size[0] == 0 and down % size[1] == 0:
-        return image.reduce((across // size[0], down // size[1]), box)
-    shrinking = across >= size[0] and down >= size[1]
-    return image.resize(size, Image.Resampling.BOX if shrinking else Image.Resampling.BICUBIC, box)
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None

@@ -11,7 +11,7 @@ from condgen.data.arrays import find_npz
 from condgen.data.columns import check_rows, read_columns
 from condgen.data.dataset import Dataset
 from condgen.data.folder import find_folder
-from condgen.data.images import Framing
+from condgen.data.framing import Framing
 from condgen.data.parts import SPLITS, Source, Split, digest, rows_of
 from condgen.data.portrait_set import find_portraits
 from condgen.data.portraits import ATTRIBUTES

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from condgen.data.images import Framing
+from condgen.data.framing import Framing
 from condgen.errors import InputError, shown
 from condgen.recipe.schema import DataSection
 from condgen.streams import permutation

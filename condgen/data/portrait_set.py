@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from condgen.data.images import Framing, luma
+from condgen.data.framing import Framing, luma
 from condgen.data.parts import Skipped, Source, Split, digest
 from condgen.data.portraits import ATTRIBUTES, draw
 from condgen.errors import RecipeError

@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from condgen.data.cache import Opener, PicturePart, cache_folder
-from condgen.data.images import MAX_BYTES, SUFFIXES, Unreadable, decode
+from condgen.data.images import decode
+from condgen.data.limits import MAX_BYTES, SUFFIXES, Unreadable
 from condgen.data.parts import (
     MAX_CLASSES,
     Source,

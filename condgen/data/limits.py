@@ -1,0 +1,17 @@
+"""What a picture may be, and the error of one that is not."""
+
+from __future__ import annotations
+
+from condgen.errors import InputError
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+)
+"""How names of pictures end, in lower case. Where one is named on the command line, its content alone decides."""
+MAX_BYTES = 64 << 20
+MAX_PIXELS = 1 << 26
+MAX_SIDE = 16384
+
+
+class Unreadable(InputError):
+    """These bytes are no usable picture. ``message`` is the reason and the cure, without the file's name."""
