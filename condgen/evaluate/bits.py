@@ -219,7 +219,7 @@ def _checked_indices(model: ConditionalModel, dataset: ImageSet, limit: int | No
 
 
 def _same_meaning(there: tuple[str, ...], known: tuple[str, ...]) -> bool:
-    """Whether label k of the data is the model's label k, as far as names tell: a bare count 0, 1, ... names nothing."""
+    """Whether label k of the data is the model's label k, as far as names tell: a bare count (0, 1, ...) names none."""
     there_counts, known_counts = (names == tuple(map(str, range(len(names)))) for names in (there, known))
     nameless = there_counts or (known_counts and not all(name.isdecimal() for name in there))
     return there == known or (nameless and len(there) <= len(known))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from condgen import streams
-from condgen.evaluate.trial import Finding, forward_operations, parameters_of, random_condition, random_images
+from condgen.evaluate.trial import Finding, forward_operations, parameters_of, random_condition, random_images, shaken
 from condgen.model import ConditionalModel
 from condgen.progress import Progress
 from condgen.samplers import SAMPLERS, noise
@@ -56,60 +56,63 @@ def _distance_of_draws(model: ConditionalModel, seed: int) -> float:
 
 @torch.no_grad()
 def sampling_finding(model: ConditionalModel, seed: int, quiet: bool | None) -> Finding:
-    """Two images by every sampler, some pixels given; all pixels free as well where that is quickly done."""
+    """Images by every sampler, with the model's weights and with livelier ones (small weights make pixels that hardly
+    depend on each other), some pixels given; without given pixels as well where that is quickly done."""
     distance = _distance_of_draws(model, seed)
     if not distance < DRAWS_TOLERANCE:
         return Finding(False, f"values are not drawn with their probabilities (Kolmogorov-Smirnov {distance:.1f}).")
     H, W = model.info.height, model.info.width
-    pass_cost = 2 * max(forward_operations(model), LEAST_OPERATIONS)
-    affordable = int(SAMPLING_OPERATIONS / (model.likelihood.passes * pass_cost))
+    count = int(min(max(2, LEAST_OPERATIONS / forward_operations(model)), 32))  # what one call costs anyway
+    pass_cost = max(count * forward_operations(model), LEAST_OPERATIONS)
+    affordable = int(SAMPLING_OPERATIONS / (3 * model.likelihood.passes * pass_cost))
     free = streams.permutation(H * W, seed, "free pixels")[: max(4, min(affordable, 3 * H * W // 4))]
-    given = torch.ones(H * W, dtype=torch.bool)
-    given[torch.from_numpy(free)] = False
-    known = random_images(model, 1, seed, "given").cpu()
-    cases = [(known, given.view(H, W))]
-    if affordable >= H * W:
-        cases.append((torch.zeros_like(known), torch.zeros(H, W, dtype=torch.bool)))
+    some = torch.ones(H * W, dtype=torch.bool)
+    some[torch.from_numpy(free)] = False
+    none, some = torch.zeros(H, W, dtype=torch.bool), some.view(H, W)
+    lively = shaken(model, seed, 1, gain=4.0)
+    cases = [(model, some), (model, none), (lively, none)] if affordable >= H * W else [(model, some), (lively, some)]
+    drawn = 0
     with Progress("sampling", len(cases) * len(SAMPLERS) * H * W, "pixels", quiet) as progress:
-        for known, given in cases:
-            pictures = {name: _sampled(model, name, known, given, seed, progress) for name in SAMPLERS}
+        for sampled, given in cases:
+            known = random_images(model, 1, seed, "given").cpu()
+            pictures = {name: _sampled(sampled, name, count, known, given, seed, progress) for name in SAMPLERS}
             for name, x in pictures.items():
-                fault = _fault_of_picture(model, x, known, given, seed)
+                fault = _fault_of_pictures(sampled, x, known, given, seed)
                 if fault is not None:
                     return Finding(False, f"the {name} sampler {fault}.")
             if any(not torch.equal(x, pictures["naive"]) for x in pictures.values()):
                 return Finding(False, f"the samplers {', '.join(pictures)} draw different images from the same noise.")
-    drawn = len(cases) * 2 * H * W - 2 * int(cases[0][1].sum())
+            drawn += count * int((~given).sum())
     return Finding(
         True, f"{drawn} pixels drawn are what their noise picks, with the right probability; given ones stay."
     )
 
 
 def _sampled(
-    model: ConditionalModel, sampler: str, known: Tensor, given: Tensor, seed: int, progress: Progress
+    model: ConditionalModel, sampler: str, count: int, known: Tensor, given: Tensor, seed: int, progress: Progress
 ) -> Tensor:
-    """Two images of one condition, uint8 (2, C, H, W); without a mask where nothing is given."""
+    """``count`` images of one condition, uint8 (count, C, H, W); without a mask where nothing is given."""
     free = not bool(given.any())
     return model.sample(
         random_condition(model, 1, seed, "sampling"),
-        2,
+        count,
         seed,
         sampler=sampler,
         known=None if free else known,
         mask=None if free else given,
-        tile=2,
+        tile=count,
         progress=lambda done, total: progress.advance(),
     )
 
 
-def _fault_of_picture(model: ConditionalModel, x: Tensor, known: Tensor, given: Tensor, seed: int) -> str | None:
+def _fault_of_pictures(model: ConditionalModel, x: Tensor, known: Tensor, given: Tensor, seed: int) -> str | None:
     """What is wrong with the images that ``_sampled`` drew, seen from the finished images."""
     if not torch.equal(x[:, :, given], known.expand_as(x)[:, :, given]):
         return "changes given pixels"
     likelihood, info = model.likelihood, model.info
     x = x.to(model.device)
-    parameters = parameters_of(model, x, random_condition(model, 1, seed, "sampling").expand(2))
-    uniforms = noise(seed, [0, 1], likelihood.planes, info.height, info.width).to(model.device)
+    parameters = parameters_of(model, x, random_condition(model, 1, seed, "sampling").expand(len(x)))
+    uniforms = noise(seed, range(len(x)), likelihood.planes, info.height, info.width).to(model.device)
     again = x
     for step in range(likelihood.passes):
         again = likelihood.draw(parameters, again, uniforms, step)

@@ -31,12 +31,13 @@ def in_float64(model: ConditionalModel) -> ConditionalModel:
     return twin.double().eval().requires_grad_(False)
 
 
-def shaken(model: ConditionalModel, seed: int, number: int) -> ConditionalModel:
+def shaken(model: ConditionalModel, seed: int, number: int, gain: float = 1.0) -> ConditionalModel:
     """The model itself for ``number`` 0; else a copy with other weights in its core.
 
     A ReLU can sleep on every image there is: then these very weights hide what the architecture sees. In the copy every
     bias is positive, about 1, which opens most of them, and every other weight has a factor of random sign. Its
-    zeros stay zeros, so what masks, missing connections or dead weights cut stays cut.
+    zeros stay zeros, so what masks, missing connections or dead weights cut stays cut. ``gain`` multiplies the weights:
+    a network of small weights hardly answers to its input.
     """
     if number == 0:
         return model
@@ -47,7 +48,7 @@ def shaken(model: ConditionalModel, seed: int, number: int) -> ConditionalModel:
             if weight.dim() == 1:
                 weight.copy_(u + 0.5)
             else:
-                weight *= torch.where(u < 0.5, u + 0.5, -u).to(weight.device)  # magnitudes from 1/2 to 1
+                weight *= gain * torch.where(u < 0.5, u + 0.5, -u).to(weight.device)  # magnitudes from 1/2 to 1
     return other
 
 

@@ -256,7 +256,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": path},
-        )  # fmt: skip
+        )
         for rank in range(2)
     ]
     found = [process.communicate(timeout=120)[0].split() for process in processes]
