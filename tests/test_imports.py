@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "condgen"
 
 ROOMS = [  # from top to bottom; rooms of one line do not import each other
-    ["cli", "__main__"],
+    ["__main__"],
+    ["cli"],
     ["train"],
     ["evaluate"],
     ["data"],

@@ -65,10 +65,13 @@ def train(
         raise typer.Exit(launch(["train", *options, "--", recipe, *(overrides or ())], gpus, device))
     with Signals() as signals:  # before torch: importing it takes seconds in which a signal may come
         from condgen.recipe import read_recipe
+        from condgen.store.models import find
         from condgen.train.plan import check_memory
         from condgen.train.run import run_training
 
         resolved = read_recipe(recipe, overrides or ())
+        if init_from is not None:
+            find(init_from)
         check_memory(resolved, device_of(device))
         result = run_training(resolved, out=folder, device=device, init_from=init_from, signals=signals)
     if result.bits_per_dim is None:

@@ -68,7 +68,7 @@ class _Loader(yaml.SafeLoader):
         return RecipeError(f"{where(self.source, mark.line + 1)}{reason}", file=self.source)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs stop here
+        event: yaml.Event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise self.refuse(event.start_mark, "anchors and aliases (& and *) are not allowed; write the value out.")
         if getattr(event, "tag", None) is not None:
