@@ -119,7 +119,7 @@ def _read(folder: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, list[Skippe
         index = json.loads((folder / _INDEX).read_bytes())
         pixels = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
         skipped = [Skipped(int(row), str(name), str(reason)) for row, name, reason in index["skipped"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
     return (pixels, skipped) if pixels.shape == shape and pixels.dtype == np.uint8 else None
 

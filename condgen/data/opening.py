@@ -44,11 +44,9 @@ def open_data(section: DataSection, split: Split) -> Dataset:
     columns = {name: values[first : first + len(part)] for name, values in columns.items()}
     framing = Framing(section.channels, section.height, section.width, section.fit, section.background)
     pixels, skipped = part.load(framing, section.max_skipped)
-    wanted = set(rows.tolist())
-    skipped = [entry for entry in skipped if entry.row in wanted]
-    bad = {entry.row for entry in skipped}
-    if bad:
-        rows = rows[[row not in bad for row in rows.tolist()]]
+    bad = np.array([entry.row for entry in skipped], np.int64)
+    skipped = [entry for entry, here in zip(skipped, np.isin(bad, rows), strict=True) if here]
+    rows = rows[~np.isin(rows, bad)]
     return Dataset(
         info=_info(section, source, {name: values.shape[1] for name, values in columns.items()}),
         split=split,

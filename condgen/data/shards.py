@@ -145,6 +145,12 @@ def _walk(path: Path, descriptor: int) -> list[Sample]:
             raise InputError(
                 f"{shown(path)} is no tar file ({error}); give uncompressed tar files.", file=path, field="data.root"
             ) from error
+    if not keys:
+        raise InputError(
+            f"{shown(path)} holds no pictures with a .cls beside each; give shards in the WebDataset layout.",
+            file=path,
+            field="data.root",
+        )
     samples = []
     for key in keys:
         problem = problems.get(key, "")

@@ -20,7 +20,7 @@ import numpy as np
 from condgen.data.arrays import picture_of
 from condgen.data.cache import Opener, PicturePart, cache_folder
 from condgen.data.folder import list_files, picture_part
-from condgen.data.parts import Source, Split, digest
+from condgen.data.parts import SPLITS, Source, Split, digest
 from condgen.errors import InputError, MachineError, shown
 from condgen.recipe.schema import DataSection
 
@@ -154,17 +154,20 @@ def _array_part(name: str, images: np.ndarray, labels: np.ndarray) -> PicturePar
 
 def _celeba(section: DataSection, made: Callable[..., Any], root: Path) -> Source:
     """Photographs with 40 attributes each. The split is the authors', in ``list_eval_partition.txt``."""
+    found = made(split="all", target_type="attr")
+    names = tuple(name for name in found.attr_names if name)
+    if names != ATTRIBUTES["celeba"]:
+        raise InputError(f"CelebA in {shown(root)} has other attributes than expected; fetch it again.", file=root)
+    said = np.asarray(found.attr, dtype=np.int8)
+    # its hash was compared above
+    lines = (root / "celeba" / "list_eval_partition.txt").read_text().split("\n")
+    numbers = {name: number for name, _, number in (line.partition(" ") for line in lines)}
     parts: dict[Split, PicturePart] = {}
     folder = root / "celeba" / "img_align_celeba"
-    splits: tuple[tuple[Split, str], ...] = (("train", "train"), ("validation", "valid"), ("test", "test"))
-    for split, theirs in splits:
-        found = made(split=theirs, target_type="attr")
-        names = tuple(name for name in found.attr_names if name)
-        if names != ATTRIBUTES["celeba"]:
-            raise InputError(f"CelebA in {shown(root)} has other attributes than expected; fetch it again.", file=root)
-        attributes = np.asarray(found.attr, dtype=np.int8)
-        files = list_files(folder, list(found.filename))
-        parts[split] = picture_part(f"CelebA ({split})", folder, files, attributes=attributes)
+    for number, split in enumerate(SPLITS):
+        rows = [row for row, name in enumerate(found.filename) if numbers.get(name) == str(number)]
+        files = list_files(folder, [found.filename[row] for row in rows])
+        parts[split] = picture_part(f"CelebA ({split})", folder, files, attributes=said[rows])
     return Source("CelebA", parts, (), ATTRIBUTES["celeba"])
 
 

@@ -1,4 +1,4 @@
-"""Every test decodes into a cache of its own; real sets are found beside the repository, or the test is skipped."""
+"""Every test decodes into a cache folder of its own."""
 
 from __future__ import annotations
 
@@ -13,12 +13,3 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "condgen"
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of packed real sets."""
-    folder = Path(__file__).parents[2].resolve().parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("no real data sets beside the repository (../shared/data)")
-    return folder
