@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from condgen.data import cache as cache_module
 from condgen.data.dataset import Dataset
 from condgen.data.framing import Framing, framed
 from condgen.errors import InputError, MachineError
+from condgen.progress import Progress
 from condgen.recipe.schema import DataSection
 
 
@@ -298,3 +301,55 @@ def test_a_lone_byte_order_of_names(tmp_path: Path) -> None:
     for value, name in enumerate(["B.png", "Z.png", "a.png", "z.png", "\u00e4.png", "\U0001f600.png"]):
         put(tmp_path / name, value)
     assert values(open_data(section(tmp_path, test=0, validation=0), "train")) == list(range(6))
+
+
+def test_several_processes_decode_once(tmp_path: Path, cache: Path) -> None:
+    """As the ranks of one training do: one decodes, the others wait and find it."""
+    for number in range(600):
+        put(tmp_path / f"{number:03d}.png", number % 256)
+    program = """
+import sys
+from condgen.data import cache, open_data
+from condgen.recipe.schema import DataSection
+calls = []
+write = cache._write
+cache._write = lambda *a: (calls.append(1), write(*a))
+print("ready", flush=True)
+sys.stdin.read()  # all start at once
+data = open_data(DataSection(source="folder", root=sys.argv[1], image_size=4), "train")
+print(len(data), len(calls))
+"""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+    said = []
+    for process in processes:
+        assert process.stdout is not None
+        with process.stdout:
+            said.append(process.stdout.read().split())
+        assert process.wait() == 0
+    assert [count for count, _ in said] == ["510", "510"]
+    assert sorted(calls for _, calls in said) == ["0", "1"]
+
+
+def test_an_interruption_leaves_nothing_behind(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(100):
+        put(tmp_path / f"{number:03d}.png", number)
+
+    def interrupted(self: object, n: int = 1, **facts: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "advance", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            open_data(section(tmp_path), "train")
+    assert not [path for path in (cache / "images").iterdir() if path.suffix != ".lock"]
+    assert len(open_data(section(tmp_path), "train")) == 85
