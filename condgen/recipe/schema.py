@@ -41,7 +41,7 @@ class DataSection(Section):
         0.05, description="Share of the training images kept for validation where the set has no such split."
     )
     test: Fraction = Field(0.1, description="Share kept for the test where the set has no such split.")
-    split_seed: int = Field(0, description="Seed of the splits that are drawn.")
+    split_seed: int = Field(0, description="Seed of the splits that are drawn; of portraits: of all people and pictures.")
     max_skipped: Fraction = Field(0.01, description="Share of unreadable images above which a folder is refused.")
     columns: str | None = Field(
         None,
