@@ -77,7 +77,7 @@ def write_whole(path: Path, data: bytes, *, force: bool = False) -> None:
     """
     if os.path.lexists(path) and not force:
         raise RecipeError(f"{shown(path)} exists; choose another name or add --force.", file=path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise RecipeError(f"{shown(path)} is a folder; choose the name of a file.", file=path)
     aside = aside_of(path)
     try:
@@ -90,6 +90,8 @@ def write_whole(path: Path, data: bytes, *, force: bool = False) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
+    except ValueError as error:  # a NUL in the name
+        raise RecipeError(f"{shown(path)} is not a possible name; choose another.", file=path) from error
 
 
 def open_regular(path: Path, *, error: type[CondgenError] = InputError, follow_links: bool = True) -> int:

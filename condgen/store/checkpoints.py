@@ -177,8 +177,13 @@ class Checkpoints:
                 sync_folder(aside)
                 old = self._hidden("old", step)
                 if good:
-                    os.rename(place, old)  # `clean` brings it back if the next line is never reached
-                os.rename(aside, place)
+                    os.rename(place, old)  # `clean` brings it back if the process dies here
+                try:
+                    os.rename(aside, place)
+                except OSError:
+                    if good:
+                        os.rename(old, place)
+                    raise
             except BaseException:
                 shutil.rmtree(aside, ignore_errors=True)
                 raise

@@ -1,6 +1,6 @@
 """JSON that is read strictly, and sealed: the last key of a sealed object is the SHA-256 of all the others.
 
-A flipped bit in a manifest or a config is thereby noticed. A person who means to edit one by hand removes the key.
+A flipped bit in a manifest or a config is thereby noticed, and so is an edit by hand.
 """
 
 from __future__ import annotations
@@ -56,17 +56,15 @@ def seal(content: dict[str, Any]) -> bytes:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """The content of a sealed file; one whose seal was taken off is believed.
+    """The content of a sealed file, without the seal.
 
     Raises:
         ModelError: missing, a link, no strict JSON, or other content than was sealed.
     """
     content = from_json(read_regular(path, LIMIT, error=ModelError, follow_links=False), path)
-    sealed = content.pop("sha256", None)
-    if sealed is not None and sealed != _digest(content):
+    if content.pop("sha256", None) != _digest(content):
         raise ModelError(
-            f'{shown(path)} is damaged: its content does not fit its seal (after an edit by hand, remove "sha256").',
-            file=path,
+            f"{shown(path)} is damaged: its content does not fit its seal; restore it as it was written.", file=path
         )
     return content
 

@@ -93,7 +93,7 @@ class Loop:
         self.train, self.objective, self.state, self.order = train, objective, state, order
         self.batches, self.ranks, self.budget, self.signals, self.outputs = batches, ranks, budget, signals, outputs
         self.out_of_time = ranks.share_facts(self.time_is_up())
-        self.save_due = (self.step // train.checkpoint_every + 1) * train.checkpoint_every
+        self.save_due = self.next_save()
         self.failed_saves = 0
 
     @property
@@ -114,6 +114,8 @@ class Loop:
             MachineError: the state could not be saved, or another process was lost.
         """
         self.objective.module.train()
+        if self.step and not self.over:
+            self.catch_up()
         while not self.over:
             agreed = self.advance()
             line = self.log_line(agreed)
@@ -134,15 +136,20 @@ class Loop:
                 )
         self.finish()
 
+    def catch_up(self) -> None:
+        """What was due after the last step and did not happen, because a signal wanted an end."""
+        if self.step % self.train.evaluate_every == 0:
+            self.validate_late()
+        if self.ranks.share_facts(self.drawing_due(self.step)):
+            self.draw()
+            self.state.counters.pictures += 1
+
     def finish(self) -> None:
         """What comes after the last step; nothing where that was done before."""
         counters, used_up = self.state.counters, [self.train.max_steps, self.train.max_minutes]
         if counters.finished == used_up:
             return
-        if counters.validation is None or counters.validation["step"] != self.step:
-            found = self.validate()
-            if self.outputs:
-                self.outputs.report.amend(self.step, found)
+        self.validate_late()
         self.draw()
         counters.finished = used_up
         self.save(must=True, replace=True)
@@ -189,9 +196,9 @@ class Loop:
 
     def agree(self, loss: Tensor, norm: Tensor, count: int) -> Agreed:
         """One reduction for all that is decided together: from the same numbers every rank decides the same."""
-        interrupted, terminated = self.signals.stop == 130, self.signals.stop == 143
         save, self.signals.save = self.signals.save, False
-        flags = [count, interrupted, terminated, save, self.drawing_due(), self.time_is_up()]
+        interrupted, terminated = self.signals.stop == 130, self.signals.stop == 143
+        flags = [count, interrupted, terminated, save, self.drawing_due(self.step + 1), self.time_is_up()]
         bad = ~(torch.isfinite(loss) & torch.isfinite(norm))
         message = torch.cat([torch.stack([loss, bad.double()]), loss.new_tensor(flags)])
         self.ranks.sum(message)
@@ -248,18 +255,26 @@ class Loop:
             return {}
         return {f"validation_{name}": value for name, value in counters.validation.items() if name != "step"}
 
+    def validate_late(self) -> None:
+        """Validates the last step unless that was done, and adds it to the line that is already in the log."""
+        validation = self.state.counters.validation
+        if validation is None or validation["step"] != self.step:
+            found = self.validate()
+            if self.outputs:
+                self.outputs.report.amend(self.step, found)
+
     def draw(self) -> None:
         if self.outputs and self.outputs.draw:
             self.outputs.draw(self.state.average, self.step)
         self.ranks.wait()
 
-    def drawing_due(self) -> bool:
-        """Whether one of the grids before the last is to be drawn after this step; never one that eats the budget."""
+    def drawing_due(self, step: int) -> bool:
+        """Whether one of the grids before the last is to be drawn after ``step``; never one that eats the budget."""
         if not self.outputs or not self.outputs.draw:
             return False
         drawn, of = self.state.counters.pictures, self.outputs.drawings
         dear = self.budget.max_seconds is not None and self.outputs.draw.seconds > self.budget.max_seconds / 10
-        return drawn < of and self.budget.fraction(self.step + 1) >= (drawn + 1) / (of + 1) and not dear
+        return drawn < of and self.budget.fraction(step) >= (drawn + 1) / (of + 1) and not dear
 
     def time_is_up(self) -> bool:
         """Whether the minutes left are just enough for the last validation and grid."""
@@ -268,6 +283,9 @@ class Loop:
         chores = [chore.seconds for chore in (self.outputs.validate, self.outputs.draw) if chore]
         return self.budget.exhausted(1.1 * sum(chores))
 
+    def next_save(self) -> int:
+        return (self.step // self.train.checkpoint_every + 1) * self.train.checkpoint_every
+
     def save(self, *, must: bool, replace: bool = False) -> None:
         """A checkpoint of the finished steps. One that fails for want of room is tried again soon, unless it ``must``.
 
@@ -275,8 +293,8 @@ class Loop:
             MachineError: it must, or has failed three times in a row.
         """
         self.ranks.check_equal(self.state.trainable.values(), "The weights")
-        every, counters = self.train.checkpoint_every, self.state.counters
-        self.save_due = self.step + every
+        counters = self.state.counters
+        self.save_due = self.next_save()
         if self.outputs:
             run = self.outputs.run
             counters.seconds = self.budget.seconds
@@ -291,7 +309,7 @@ class Loop:
                 if must or self.failed_saves == 3:
                     raise
                 warn(f"{error.message} Training goes on.")
-                self.save_due = self.step + max(1, every // 2)
+                self.save_due = self.step + max(1, self.train.checkpoint_every // 2)
         self.ranks.wait()
 
 

@@ -5,6 +5,7 @@ torchrun's environment says who is who; gloo joins CPUs, NCCL GPUs. Every rank c
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
 import hashlib
@@ -61,11 +62,9 @@ class Ranks:
         self.device = choose_device(device)
         self.rank = int(os.environ.get("RANK", "0"))
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
-        self._patient: Any = None
         if self.size > 1:
             with _losing_nobody():
-                dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=timeout)
-                self._patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+                _join("nccl" if self.device.type == "cuda" else "gloo", timeout)
 
     @property
     def first(self) -> bool:
@@ -82,7 +81,7 @@ class Ranks:
         """Returns when every rank has come here; one may take long."""
         if self.size > 1:
             with _losing_nobody():
-                dist.barrier(self._patient)
+                dist.barrier(_patient)
 
     @contextlib.contextmanager
     def one_after_rank_0(self) -> Iterator[None]:
@@ -131,9 +130,24 @@ class Ranks:
         if len(set(found)) > 1:
             raise CheckFailed(f"{what} differ between processes ({found}): one of them computes wrongly; start again.")
 
-    def close(self) -> None:
-        if self.size > 1:
-            dist.destroy_process_group()
+
+_patient: Any = None
+"""The group in which ranks wait for rank 0, made once a process."""
+
+
+def _join(backend: str, timeout: datetime.timedelta) -> None:
+    """Once a process: a second training joins the same group, for keys of a closed one would mislead a new one."""
+    global _patient
+    if not dist.is_initialized():
+        dist.init_process_group(backend, timeout=timeout)
+        atexit.register(dist.destroy_process_group)
+    if _patient is None:
+        _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def abandon() -> None:
+    """After an error: leaving a group in good order would mean waiting for peers that may be gone."""
+    atexit.unregister(dist.destroy_process_group)
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter], ranks: Ranks) -> list[Tensor]:

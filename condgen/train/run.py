@@ -26,7 +26,7 @@ from condgen.train.budget import Budget
 from condgen.train.chores import Pictures, Validation
 from condgen.train.loop import Loop, Outputs
 from condgen.train.objective import LikelihoodObjective
-from condgen.train.ranks import Ranks
+from condgen.train.ranks import Ranks, abandon
 from condgen.train.report import Report
 from condgen.train.signals import Signals
 from condgen.train.state import Counters, TrainState
@@ -69,11 +69,11 @@ def run_training(
         signals = signals or stack.enter_context(Signals())
         ranks = Ranks(device)
         stack.enter_context(_determinism(recipe.train.deterministic, ranks.device))
-        job = _Job(recipe, Path(out), ranks, signals, init_from, quiet)
-        with contextlib.ExitStack() as inner:
-            result = job.work(inner)
-        ranks.close()  # not after an error: then peers may be gone, and waiting for them would take minutes
-        return result
+        try:
+            return _Job(recipe, Path(out), ranks, signals, init_from, quiet).work(stack)
+        except BaseException:
+            abandon()
+            raise
 
 
 class _Job:
@@ -122,7 +122,7 @@ class _Job:
         )
         batches = stack.enter_context(Batches(fetch, done))
         loop = Loop(recipe.train, objective, state, order, batches, ranks, budget, self.signals, outputs)
-        if self.signals.stop is not None and not loop.step:
+        if self.signals.stop is not None and not loop.step and ranks.size == 1:  # many stop after a common step
             raise Interrupted(
                 "Stopped by a signal before the first step; nothing was saved.", exit_code=self.signals.stop
             )

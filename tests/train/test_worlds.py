@@ -1,0 +1,98 @@
+"""The same global batch gives the same training, however it is split over processes and micro-batches."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from tiny_run import tiny_recipe
+
+from condgen.store.run import read_log
+
+DRIVER = Path(__file__).with_name("world_driver.py")
+COMMON = {
+    "train__batch_size": 7,  # uneven halves
+    "train__max_steps": 20,
+    "train__precision": "fp64",
+    "train__evaluate_every": 6,
+    "model__dropout": 0.5,
+    "train__clip_norm": 5.0,
+}
+SPLITS: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "micro_1": {"train__micro_batch": 1},
+    "micro_3": {"train__micro_batch": 3},
+}
+SINGLE: dict[str, dict[str, Any]] = {"whole": {"train__batch_size": 1}}  # with two processes one has nothing to do
+
+
+def train(folder: Path, processes: int, cases: dict[str, dict[str, Any]]) -> Path:
+    folder.mkdir()
+    tiny_recipe(folder)  # makes the images, which two processes would do at once
+    (folder / "cases.json").write_text(json.dumps({name: {**COMMON, **case} for name, case in cases.items()}))
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
+    done = subprocess.run(
+        [*start, str(DRIVER), str(folder)], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("worlds") / "one", 1, {**SPLITS, "single": SINGLE["whole"]})
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("worlds") / "two", 2, {**SPLITS, "single": SINGLE["whole"]})
+
+
+def seen(folder: Path, name: str, processes: int) -> list[list[int]]:
+    """Examples of each step, rank after rank."""
+    parts = [json.loads((folder / f"{name}.{rank}.json").read_text()) for rank in range(processes)]
+    return [[index for part in step for index in part] for step in zip(*parts, strict=True)]
+
+
+def compare(a: Path, b: Path) -> None:
+    first, second = read_log(a / "metrics.jsonl"), read_log(b / "metrics.jsonl")
+    assert len(first) == len(second) == 20
+    for one, other in zip(first, second, strict=True):
+        for name in one:
+            assert other[name] == pytest.approx(one[name], rel=1e-12 if name == "loss" else 1e-10), (one["step"], name)
+    assert first[0]["gradient_norm"] > 5  # clipping was at work
+    checkpoint = "checkpoints/step-00000020"
+    for file in ("model", "ema"):
+        one, other = (safetensors.torch.load_file(run / checkpoint / f"{file}.safetensors") for run in (a, b))
+        for name in one:
+            assert one[name].dtype == torch.float64
+            torch.testing.assert_close(other[name], one[name], rtol=0, atol=1e-10)
+
+
+def test_micro_batches(alone: Path) -> None:
+    for name in ("micro_1", "micro_3"):
+        assert seen(alone, name, 1) == seen(alone, "whole", 1)
+        compare(alone / "whole", alone / name)
+
+
+@pytest.mark.parametrize("name", [*SPLITS, "single"])
+def test_two_processes(alone: Path, together: Path, name: str) -> None:
+    assert seen(together, name, 2) == seen(alone, name, 1)
+    compare(alone / name, together / name)
+
+
+def test_every_epoch_shows_every_example_once(alone: Path) -> None:
+    flat = [index for step in seen(alone, "whole", 1) for index in step]
+    for start in range(0, len(flat) - 37, 37):
+        assert sorted(flat[start : start + 37]) == list(range(37))
+    assert flat[:37] != flat[37:74]
