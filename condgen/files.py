@@ -14,7 +14,7 @@ from pathlib import Path
 
 from condgen.errors import CondgenError, InputError, MachineError, RecipeError, shown
 
-_THE_NAME = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR}
+_THE_NAME = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.EEXIST, errno.ELOOP}
 """Errors of a path that a person gave; every other one is the machine's."""
 
 
@@ -27,8 +27,10 @@ def aside_of(path: Path) -> Path:
     return path.parent / f".condgen-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
-def unwritable(path: Path, error: OSError) -> CondgenError:
-    """The sentence for a failed write at ``path``."""
+def unwritable(path: Path, error: OSError | ValueError) -> CondgenError:
+    """The sentence for a failed write at ``path``; a ValueError is a NUL in the name."""
+    if isinstance(error, ValueError):
+        return RecipeError(f"{shown(path)} is not a possible name; choose another.", file=path)
     reason = error.strerror or type(error).__name__
     if error.errno in _THE_NAME:
         return RecipeError(f"{shown(path)} cannot be written ({reason}); check the folder and the name.", file=path)
@@ -88,10 +90,8 @@ def write_whole(path: Path, data: bytes, *, force: bool = False) -> None:
             aside.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
-    except ValueError as error:  # a NUL in the name
-        raise RecipeError(f"{shown(path)} is not a possible name; choose another.", file=path) from error
 
 
 def open_regular(path: Path, *, error: type[CondgenError] = InputError, follow_links: bool = True) -> int:

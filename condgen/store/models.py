@@ -169,5 +169,5 @@ def save_model(model: ConditionalModel, recipe: Recipe, folder: str | Path, read
             shutil.rmtree(aside, ignore_errors=True)
             raise
         sync_folder(folder.parent)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise unwritable(folder, error) from error

@@ -67,7 +67,7 @@ class Run:
             if not (folder / CONFIG).exists() and any(not name.startswith(".") for name in os.listdir(folder)):
                 raise ModelError(f"{shown(folder)} holds other files than a run; choose another folder.", file=folder)
             self._lock = Lock(folder / ".lock")
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise unwritable(folder, error) from error
         try:
             self._check_belongs()

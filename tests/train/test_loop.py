@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Line:
         self.seen: list[list[float]] = []
         self.spoil: Callable[[int, Tensor], Tensor] = lambda step, losses: losses
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         assert self.module.training
         self.seen.append(batch["x"][:, 0].tolist())
         losses = ((self.module(batch["x"]) - batch["y"]) ** 2)[:, 0]

@@ -30,7 +30,7 @@ SPLITS: dict[str, dict[str, Any]] = {
     "micro_1": {"train__micro_batch": 1},
     "micro_3": {"train__micro_batch": 3},
 }
-SINGLE: dict[str, dict[str, Any]] = {"whole": {"train__batch_size": 1}}  # with two processes one has nothing to do
+SINGLE: dict[str, Any] = {"train__batch_size": 1}  # with two processes one has nothing to do
 
 
 def train(folder: Path, processes: int, cases: dict[str, dict[str, Any]]) -> Path:
@@ -50,18 +50,18 @@ def train(folder: Path, processes: int, cases: dict[str, dict[str, Any]]) -> Pat
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("worlds") / "one", 1, {**SPLITS, "single": SINGLE["whole"]})
+    return train(tmp_path_factory.mktemp("worlds") / "one", 1, {**SPLITS, "single": SINGLE})
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("worlds") / "two", 2, {**SPLITS, "single": SINGLE["whole"]})
+    return train(tmp_path_factory.mktemp("worlds") / "two", 2, {**SPLITS, "single": SINGLE, "nan": {}})
 
 
 def seen(folder: Path, name: str, processes: int) -> list[list[int]]:
     """Examples of each step, rank after rank."""
-    parts = [json.loads((folder / f"{name}.{rank}.json").read_text()) for rank in range(processes)]
-    return [[index for part in step for index in part] for step in zip(*parts, strict=True)]
+    parts = [json.loads((folder / f"{name}.{rank}.json").read_text())["seen"] for rank in range(processes)]
+    return [[index for part in step for index in part] for step in zip(*parts, strict=True)][:20]
 
 
 def compare(a: Path, b: Path) -> None:
@@ -96,3 +96,13 @@ def test_every_epoch_shows_every_example_once(alone: Path) -> None:
     for start in range(0, len(flat) - 37, 37):
         assert sorted(flat[start : start + 37]) == list(range(37))
     assert flat[:37] != flat[37:74]
+
+
+def test_nan_in_one_process_stops_both(alone: Path, together: Path) -> None:
+    errors = [json.loads((together / f"nan.{rank}.json").read_text())["error"] for rank in range(2)]
+    assert errors[0] == errors[1] and "step 5 is not finite" in errors[0]
+    found = json.loads((together / "nan" / "bad-step.json").read_text())
+    batch = seen(alone, "whole", 1)[4]
+    assert found["batch"] == batch and found["ranks"] == [1]
+    assert found["examples"] == [batch[4]]  # the second process has the places 3 to 6
+    assert [path.name for path in (together / "nan" / "checkpoints").iterdir()] == ["step-00000004"]

@@ -17,8 +17,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from tiny_run import tiny_recipe
 
+from condgen.errors import NumericalError
 from condgen.train import run
 from condgen.train.batches import Batch, fetcher
+from condgen.train.objective import LikelihoodObjective
 
 
 def watching(seen: dict[int, list[int]]) -> Callable[..., Callable[[int], Batch]]:
@@ -42,10 +44,27 @@ def main(folder: Path) -> None:
     rank = os.environ.get("RANK", "0")
     for name, overrides in json.loads((folder / "cases.json").read_text()).items():
         seen: dict[int, list[int]] = {}
-
         run.fetcher = watching(seen)  # type: ignore[attr-defined]
-        run.run_training(tiny_recipe(folder, **overrides), out=folder / name, device="cpu", quiet=True)
-        (folder / f"{name}.{rank}.json").write_text(json.dumps([seen[step] for step in range(20)]))
+        LikelihoodObjective.loss = spoiled if name == "nan" and rank == "1" else loss  # type: ignore[method-assign]
+        error = ""
+        try:
+            run.run_training(tiny_recipe(folder, **overrides), out=folder / name, device="cpu", quiet=True)
+        except NumericalError as caught:
+            error = caught.message
+        found = {"seen": [seen[step] for step in sorted(seen)], "error": error}
+        (folder / f"{name}.{rank}.json").write_text(json.dumps(found))
+
+
+loss = LikelihoodObjective.loss
+calls = 0
+
+
+def spoiled(self: LikelihoodObjective, batch: Any) -> torch.Tensor:
+    """NaN for the second example of this rank's fifth step."""
+    global calls
+    calls += 1
+    losses = loss(self, batch)
+    return losses * torch.tensor([1, torch.nan if calls == 5 else 1, 1, 1][: len(losses)])
 
 
 if __name__ == "__main__":
