@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from condgen.condition import DataInfo
-from condgen.errors import ModelError, RecipeError, shown
+from condgen.errors import CondgenError, MachineError, ModelError, RecipeError, shown
 from condgen.files import aside_of, read_regular, sync_folder, unwritable, write_new
 from condgen.model import ConditionalModel
 from condgen.progress import warn
@@ -29,8 +29,21 @@ _LIMIT = 1 << 40
 
 
 def fresh_model(recipe: Recipe, info: DataInfo) -> ConditionalModel:
-    """The recipe's model with random weights, on the CPU, in the precision that its training keeps weights in."""
-    model = build_model(recipe, info)
+    """The recipe's model with random weights, on the CPU, in the precision that its training keeps weights in.
+
+    Raises:
+        RecipeError: there is no such encoder, or it cannot work with this data.
+        ModelError: the encoder is broken.
+    """
+    try:
+        model = build_model(recipe, info)
+    except (CondgenError, MemoryError):
+        raise
+    except Exception as error:  # a stranger's encoder may raise anything
+        name, reason = shown(recipe.encoder.type), shown(f"{type(error).__name__}: {error}")
+        raise ModelError(
+            f"encoder.type: {name} cannot be built ({reason}); mend it or choose another.", field="encoder.type"
+        ) from error
     return model.double() if recipe.train.precision == "fp64" else model
 
 
@@ -54,6 +67,7 @@ def load(
 
     Raises:
         ModelError: missing, damaged, of another version, or its encoder is not there.
+        MachineError: the device is not there.
     """
     if weights not in ("ema", "raw"):
         raise RecipeError(f"weights is 'ema' or 'raw', not {shown(weights)!r}.", field="weights")
@@ -77,7 +91,10 @@ def load(
     put(model, decode(data, model.state_dict(), path))
     model.recipe = recipe
     model.source = folder
-    return model.to(device or "cpu").eval()
+    try:
+        return model.to(device or "cpu").eval()
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise MachineError(f"There is no device {shown(device)} here; choose cpu.", field="device") from error
 
 
 def _built(recipe: Recipe, info: DataInfo, folder: Path) -> ConditionalModel:

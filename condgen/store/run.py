@@ -17,7 +17,7 @@ from condgen.errors import ModelError, shown
 from condgen.files import ASIDE, sync_folder, unwritable, write_whole
 from condgen.recipe import Recipe, recipe_text
 from condgen.store.checkpoints import Checkpoint, Checkpoints
-from condgen.store.config import CONFIG, config_of, read_config
+from condgen.store.config import CONFIG, config_of, parse_config, read_config
 from condgen.store.lock import Lock
 from condgen.store.sealed import seal, to_json
 
@@ -107,20 +107,22 @@ class Run:
         """Judged by the newest manifest that can be read (its big files are not touched yet), else by the config."""
         if not (self.folder / CONFIG).exists():
             return
-        found = None
+        found, source = None, self.folder / CONFIG
         for step in reversed(self.checkpoints.steps()):
             try:
-                found = Checkpoint(self.checkpoints.folder / f"step-{step:08d}").manifest
+                source = self.checkpoints.folder / f"step-{step:08d}"
+                found = Checkpoint(source).manifest
                 break
             except ModelError:
                 continue  # `newest` will say why
         found = found or read_config(self.folder / CONFIG)[2]
+        recipe, _ = parse_config(found, source)  # fields that are newer than the run get their defaults
         self.facts["origin"] = self.facts["origin"] or found.get("origin")  # need not be said again
-        changed = _first_change(_fixed(found), _fixed(self.facts))
+        changed = _first_change(_fixed({**found, "recipe": recipe.model_dump(mode="json")}), _fixed(self.facts))
         if changed:
             field, old, new = changed
             raise ModelError(
-                f"{shown(self.folder)} is a run with {field} = {shown(old)}, not {shown(new)}; "
+                f"{shown(self.folder)} is a run with {field} = {shown(old)[:200]}, not {shown(new)[:200]}; "
                 "set it back, or choose another folder (--out).",
                 file=self.folder,
                 field=field,

@@ -128,7 +128,9 @@ class Ranks:
         self.sum(mine)
         found = mine.tolist()
         if len(set(found)) > 1:
-            raise CheckFailed(f"{what} differ between processes ({found}): one of them computes wrongly; start again.")
+            raise CheckFailed(
+                f"{what} differ between processes ({found}); give all the same data, versions and kind of device."
+            )
 
 
 _patient: Any = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from condgen.condition import DataInfo
 from condgen.data import Dataset, open_data
-from condgen.errors import CondgenError, InputError, Interrupted
+from condgen.errors import CondgenError, InputError, Interrupted, ModelError, shown
 from condgen.model import ConditionalModel
 from condgen.progress import warn
 from condgen.recipe import Recipe
@@ -26,7 +27,8 @@ from condgen.train.budget import Budget
 from condgen.train.chores import Pictures, Validation
 from condgen.train.loop import Loop, Outputs
 from condgen.train.objective import LikelihoodObjective
-from condgen.train.ranks import Ranks, abandon
+from condgen.train.process import determinism, explained
+from condgen.train.ranks import TIMEOUT, Ranks, abandon
 from condgen.train.report import Report
 from condgen.train.signals import Signals
 from condgen.train.state import Counters, TrainState
@@ -67,10 +69,12 @@ def run_training(
     """
     with contextlib.ExitStack() as stack:
         signals = signals or stack.enter_context(Signals())
-        ranks = Ranks(device)
-        stack.enter_context(_determinism(recipe.train.deterministic, ranks.device))
+        # compiling takes minutes, and not the same on every process
+        ranks = Ranks(device, TIMEOUT * 10 if recipe.train.compile else TIMEOUT)
+        stack.enter_context(determinism(recipe.train.deterministic, ranks.device))
         try:
-            return _Job(recipe, Path(out), ranks, signals, init_from, quiet).work(stack)
+            with explained():
+                return _Job(recipe, Path(out), ranks, signals, init_from, quiet).work(stack)
         except BaseException:
             abandon()
             raise
@@ -111,6 +115,7 @@ class _Job:
         objective = LikelihoodObjective(model)
         budget = Budget(recipe.train.max_steps, recipe.train.max_minutes, state.counters.seconds)
         outputs = self._outputs(stack, run, images, validation, state, budget) if run else None
+        ranks.wait()
         fetch = fetcher(
             images,
             order,
@@ -157,6 +162,7 @@ class _Job:
                 with torch.no_grad():
                     model.initialise(_on(model.device, images.batch(first)))
                 state.restart_average()
+        self.ranks.wait()
         self.ranks.share_tensors(tensor for group in state.tensors().values() for tensor in group.values())
         state.counters = Counters(**self.ranks.share_facts(asdict(state.counters)))
         return state, order
@@ -171,6 +177,7 @@ class _Job:
         budget: Budget,
     ) -> Outputs:
         recipe, average = self.recipe, cast(ConditionalModel, state.average)
+        _check_room(run.folder, state.size())
         report = Report(
             run,
             state.counters.samples // recipe.train.batch_size,
@@ -219,8 +226,24 @@ def _bits(text: str) -> torch.Tensor:
 
 def _check_readable(model: ConditionalModel, images: Dataset) -> None:
     """The encoder can read this data and yields what it declares: said before anything is written."""
-    with torch.no_grad():
-        model.eval().condition(_on(model.device, images.batch(np.arange(min(2, len(images))))))
+    batch = _on(model.device, images.batch(np.arange(min(2, len(images)))))
+    try:
+        with torch.no_grad():
+            model.eval().condition(batch)
+    except CondgenError:
+        raise
+    except Exception as error:  # a stranger's encoder may raise anything
+        name, reason = type(model.encoder).__name__, shown(f"{type(error).__name__}: {error}")
+        raise ModelError(
+            f"The encoder {name} failed on the first images ({reason}); mend it or choose another encoder.type.",
+            field="encoder.type",
+        ) from error
+
+
+def _check_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < 3 * size:
+        warn(f"{shown(folder)}: three checkpoints take {3 * size >> 20:,} MiB, and {free >> 20:,} MiB are free.")
 
 
 @contextlib.contextmanager
@@ -232,28 +255,9 @@ def _status(run: Run | None, loop: Loop) -> Iterator[None]:
     run.note(state="training", step=loop.step, exit_code=None, message="")
     try:
         yield
-    except CondgenError as error:
+    except BaseException as error:
         with contextlib.suppress(CondgenError):  # the first error is the one to report
-            run.note(state="stopped", step=loop.step, exit_code=error.exit_code, message=error.message)
+            code, message = getattr(error, "exit_code", 1), getattr(error, "message", type(error).__name__)
+            run.note(state="stopped", step=loop.step, exit_code=code, message=message)
         raise
     run.note(state="finished", step=loop.step, exit_code=0, message="")
-
-
-@contextlib.contextmanager
-def _determinism(wanted: bool, device: torch.device) -> Iterator[None]:
-    """Kernels that give the same bits every time; the process's settings and generators are restored."""
-    memory: Any = torch.utils.deterministic  # its one attribute is not in the type stubs
-    before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
-    benchmark = torch.backends.cudnn.benchmark
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        memory.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
-        torch.backends.cudnn.benchmark = False
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        memory.fill_uninitialized_memory = before[1]
-        torch.backends.cudnn.benchmark = benchmark

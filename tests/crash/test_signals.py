@@ -18,7 +18,7 @@ from condgen.store.run import read_log
 from condgen.train.run import run_training
 from condgen.train.signals import Signals
 
-STEPS = 400
+STEPS = 150
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_one_signal_after_the_other(home: Path, monkeypatch: pytest.MonkeyPatch)
     victim.send_signal(signal.SIGUSR1)
     out, err = victim.communicate(timeout=60)
     assert victim.returncode == 0 and json.loads(out)["steps"] == STEPS, err
-    assert sorted(path.name for path in (run / "checkpoints").iterdir())[0] != "step-00000400"  # USR1 saved one
+    assert sorted(path.name for path in (run / "checkpoints").iterdir())[0] != f"step-{STEPS:08d}"  # USR1 saved one
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     recipe = tiny_recipe(home, train__max_steps=STEPS, train__evaluate_images=0)
     run_training(recipe, out=home / "whole", device="cpu", quiet=True)

@@ -14,6 +14,7 @@ from condgen.recipe import Recipe, read_recipe
 from condgen.recipe.schema import DataSection, ModelSection, TrainSection
 from condgen.store.lock import Lock
 from condgen.store.run import FREE, Run, read_log
+from condgen.store.sealed import read_sealed, seal
 
 INFO = DataInfo(3, 8, 8)
 RECIPE = Recipe(train=TrainSection(max_steps=5))
@@ -115,6 +116,18 @@ def test_the_recipe_of_a_run_is_fixed(tmp_path: Path) -> None:
     longer = RECIPE.model_copy(update={"train": TrainSection(max_steps=500), "data": DataSection(root="/elsewhere")})
     open_run(tmp_path / "run", longer).close()
     assert read_recipe(tmp_path / "run" / "recipe.yaml").train.max_steps == 500
+
+
+def test_a_field_that_is_newer_than_the_run_has_its_default(tmp_path: Path) -> None:
+    open_run(tmp_path / "run").close()
+    config = tmp_path / "run" / "config.json"
+    content = read_sealed(config)
+    del content["recipe"]["model"]["skips"]
+    config.write_bytes(seal(content))
+    open_run(tmp_path / "run").close()
+    config.write_bytes(seal(content))
+    with pytest.raises(ModelError, match="skips = True, not False"):
+        open_run(tmp_path / "run", RECIPE.model_copy(update={"model": ModelSection(skips=False)}))
 
 
 def test_free_fields_exist() -> None:

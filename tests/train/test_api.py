@@ -16,6 +16,7 @@ from condgen import plugins
 from condgen.condition import Batch, Condition
 from condgen.errors import CondgenError, InputError, Interrupted, MachineError, ModelError, RecipeError
 from condgen.recipe import recipe_text
+from condgen.train.process import explained
 from condgen.train.run import run_training
 
 
@@ -68,6 +69,42 @@ def test_an_encoder_of_this_process(home: Path, tmp_path: Path, monkeypatch: pyt
     plugins._registered.clear()
     with pytest.raises(ModelError, match="brightness"):
         condgen.load(run)
+
+
+@pytest.mark.parametrize("moment", ["__init__", "encode"])
+def test_an_encoder_that_fails(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    monkeypatch.setattr(plugins, "_registered", {})
+
+    @condgen.register_encoder("broken")
+    class Broken(condgen.Encoder):
+        vector_size = 1
+
+        def encode(self, batch: Batch) -> Condition:
+            raise ZeroDivisionError("of no use")
+
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError("of no use")
+
+    monkeypatch.setattr(Broken, moment, fail)
+    with pytest.raises(ModelError, match=r"ZeroDivisionError: of no use\); mend it or choose another") as caught:
+        condgen.train(tiny_recipe(home, **{"encoder.type": "broken"}), out=tmp_path / "run", quiet=True)
+    assert caught.value.exit_code == 4 and not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), r"train\.micro_batch"),
+        (torch.OutOfMemoryError("CUDA out of memory"), r"train\.micro_batch"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"), r"train\.micro_batch"),
+        (RuntimeError("x does not have a deterministic implementation, ... use_deterministic_algorithms"), "set it to"),
+        (RuntimeError("anything else"), "anything else"),
+    ],
+)
+def test_what_torch_says_is_explained(error: Exception, words: str) -> None:
+    with pytest.raises(Exception, match=words) as caught, explained():
+        raise error
+    assert isinstance(caught.value, CondgenError) or caught.value is error
 
 
 @pytest.mark.parametrize(
