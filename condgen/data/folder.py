@@ -158,23 +158,26 @@ def _classes(root: Path, split: str = "") -> Mapping[str | None, list[Listed]]:
 
 def _pictures(root: Path, folder: str, seen: set[tuple[int, int]]) -> list[Listed]:
     """Every picture below ``root/folder``, sorted by bytes; a folder met twice (links) counts once."""
-    files = []
-    try:
-        identity = _identity(root / folder)
-        if identity in seen:
-            return []
-        seen.add(identity)
-        entries = _entries(root / folder)
-    except InputError as error:
-        return [Listed(folder, -1, 0, error.message)]
-    for entry in entries:
-        name = f"{folder}/{entry.name}"
-        picture = _is_picture(entry.name)
-        if _is_folder(entry):
-            if not picture:  # a folder that is named like a picture is nothing to look into
-                files += _pictures(root, name, seen)
-        elif picture:
-            files.append(_listed(root, name))
+    files, folders = [], [folder]
+    while folders:
+        here = folders.pop()
+        try:
+            identity = _identity(root / here)
+            if identity in seen:
+                continue
+            seen.add(identity)
+            entries = _entries(root / here)
+        except InputError as error:
+            files.append(Listed(here, -1, 0, error.message))
+            continue
+        for entry in entries:
+            name = f"{here}/{entry.name}"
+            picture = _is_picture(entry.name)
+            if _is_folder(entry):
+                if not picture:  # a folder that is named like a picture is nothing to look into
+                    folders.append(name)
+            elif picture:
+                files.append(_listed(root, name))
     return sorted(files, key=lambda file: name_bytes(file.name))
 
 

@@ -236,6 +236,13 @@ def wrong_sum() -> bytes:
     return bytes(data)
 
 
+def wrong_sum_of_compressed() -> bytes:
+    """The data are right, the directory's checksum is not."""
+    data = bytearray(archive({"x.npy": npy(X)}, zipfile.ZIP_DEFLATED))
+    data[data.index(b"PK\1\2") + 16] ^= 1
+    return bytes(data)
+
+
 BAD_FILES: list[tuple[str, Callable[[], bytes], str]] = [
     ("claims a terabyte", lambda: archive({"x.npy": claiming("(1000000000000,)")}), "claims .* but holds 64 bytes"),
     ("negative shape", lambda: archive({"x.npy": claiming("(-4, -16)")}), "claims"),
@@ -251,6 +258,7 @@ BAD_FILES: list[tuple[str, Callable[[], bytes], str]] = [
     ("encrypted", encrypted, "x is encrypted"),
     ("overlapping", overlapping, "lies over another member|damaged or no .npz"),
     ("wrong checksum", wrong_sum, "is damaged"),
+    ("wrong checksum of compressed data", wrong_sum_of_compressed, "is damaged"),
     ("truncated", lambda: archive({"x.npy": npy(X)})[:-40], "is damaged or no .npz file"),
     ("empty", lambda: b"", "is damaged or no .npz file"),
     ("text", lambda: b"x,y\n1,2\n", "is damaged or no .npz file"),

@@ -152,6 +152,7 @@ TABLE: list[tuple[str, Callable[[], bytes], str, tuple[int, int, int] | None]] =
     ("I48.png", lambda: png(2**31 - 1, 1, 8, 2, b""), "S", None),
     ("I49.png", lambda: png(0, 5, 8, 2, b""), "S", None),
     ("I50.png", lambda: png(1, 10000, 8, 0, b"\0\1"), "S", None),
+    ("I50b.png", lambda: png(1, 4, 8, 0, b"\0\1" * 3), "S", None),
     ("I51.jpg", lambda: progressive_scans(10_000), "S", None),
     ("I52.png", lambda: png(1, 1, 8, 0, b"\0\1", chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80 << 20)))), "S", None),
     (
@@ -264,6 +265,7 @@ def test_a_folder_of_them_all(corpus: Path, capsys: pytest.CaptureFixture[str]) 
     assert "git-LFS" in dict(data.skipped)["I22.png"]
     assert "HTML" in dict(data.skipped)["I23.jpg"]
     assert "AVIF" in dict(data.skipped)["I34.png"]
+    assert "10000x10000 pixels, more than" in dict(data.skipped)["I46.png"]
     assert "32-bit" in dict(data.skipped)["I75.tif"]
 
 

@@ -96,6 +96,7 @@ def test_another_columns_file_is_another_fingerprint(folder: Path) -> None:
         ("age\n", "has no rows"),
         ("age\n" + "1\n" * 19, "has 19 rows, but the set has 20 images"),
         ("age\n1\ntwo\n", "has 'two' under 'age' in line 3; give a number"),
+        (b"\xef\xbb\xbfage\ntwo\n", "has 'two' under 'age' in line 2"),
         ("age\n1\n\nnan\n", "has 'nan' under 'age' in line 4"),
         ("age\n1\ninf\n", "has 'inf' under 'age' in line 3"),
         ("age\n1_000\n", "has '1_000' under 'age' in line 2"),

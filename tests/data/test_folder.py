@@ -270,7 +270,7 @@ def test_unusable_pictures_are_listed_once_and_move_no_other(
     assert next(entry["skipped"] for entry in listed if entry["skipped"])[0][:2] == [42, "042.png"]
 
 
-def test_too_many_unusable_pictures(tmp_path: Path) -> None:
+def test_too_many_unusable_pictures(tmp_path: Path, cache: Path) -> None:
     for number in range(98):
         put(tmp_path / f"{number}.png", number)
     for number in range(2):
@@ -280,6 +280,8 @@ def test_too_many_unusable_pictures(tmp_path: Path) -> None:
     ) as error:
         open_data(section(tmp_path), "train")
     assert "the first is bad0.png" in error.value.message
+    (listed,) = cache.glob("images/*/index.json")
+    assert str(listed) in error.value.message
     # the answer may be to allow it: nothing is decoded for that
     assert len(open_data(section(tmp_path, max_skipped=0.02, test=0, validation=0), "train")) == 98
 
@@ -305,15 +307,15 @@ def test_a_lone_byte_order_of_names(tmp_path: Path) -> None:
 
 def test_several_processes_decode_once(tmp_path: Path, cache: Path) -> None:
     """As the ranks of one training do: one decodes, the others wait and find it."""
-    for number in range(600):
-        put(tmp_path / f"{number:03d}.png", number % 256)
+    for number in range(100):
+        put(tmp_path / f"{number:03d}.png", number)
     program = """
-import sys
+import sys, time
 from condgen.data import cache, open_data
 from condgen.recipe.schema import DataSection
 calls = []
 write = cache._write
-cache._write = lambda *a: (calls.append(1), write(*a))
+cache._write = lambda *a: (calls.append(1), time.sleep(1), write(*a))
 print("ready", flush=True)
 sys.stdin.read()  # all start at once
 data = open_data(DataSection(source="folder", root=sys.argv[1], image_size=4), "train")
@@ -336,7 +338,7 @@ print(len(data), len(calls))
         with process.stdout:
             said.append(process.stdout.read().split())
         assert process.wait() == 0
-    assert [count for count, _ in said] == ["510", "510"]
+    assert [count for count, _ in said] == ["85", "85"]
     assert sorted(calls for _, calls in said) == ["0", "1"]
 
 
@@ -353,3 +355,39 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path, cache: Path, monk
             open_data(section(tmp_path), "train")
     assert not [path for path in (cache / "images").iterdir() if path.suffix != ".lock"]
     assert len(open_data(section(tmp_path), "train")) == 85
+
+
+def test_a_folder_as_deep_as_paths_can_be(tmp_path: Path) -> None:
+    working = os.getcwd()
+    put(tmp_path / "photos" / "a" / "good.png", 7)
+    try:
+        os.chdir(tmp_path / "photos" / "a")
+        for _ in range(90):  # 90 x 60 bytes: longer than a path may be
+            os.mkdir("d" * 59)
+            os.chdir("d" * 59)
+        Path("lost.png").write_bytes(b"")
+    finally:
+        os.chdir(working)
+    data = open_data(section(tmp_path / "photos", test=0, validation=0, max_skipped=0.6), "train")
+    assert values(data) == [7]
+    assert len(data.skipped) == 1 and "File name too long" in data.skipped[0][1]
+    subprocess.run(["rm", "-rf", str(tmp_path / "photos")], check=True)  # shutil's own cleaning would not reach
+
+
+def test_links_that_go_round_inside_a_class(tmp_path: Path) -> None:
+    put(tmp_path / "a" / "1.png", 1)
+    put(tmp_path / "b" / "deeper" / "2.png", 2)
+    (tmp_path / "b" / "deeper" / "back").symlink_to("..")
+    (tmp_path / "b" / "up").symlink_to("..")
+    data = open_data(section(tmp_path, test=0, validation=0), "train")
+    assert values(data) == [1, 2] and labels(data) == [0, 1]
+
+
+@pytest.mark.parametrize("shown", [1, 3])
+def test_pictures_that_come_or_go_while_they_are_read(cache: Path, shown: int) -> None:
+    """Two were listed."""
+    pictures = [(str(n), lambda: Image.new("L", (4, 4))) for n in range(shown)]
+    part = cache_module.PicturePart("a set", 2, lambda: iter(pictures), "", "")
+    with pytest.raises(InputError, match=f"a set held 2 images when it was listed and {shown} when it was read"):
+        part.load(Framing(1, 4, 4), 0.0)
+    assert not [path for path in (cache / "images").iterdir() if path.suffix != ".lock"]

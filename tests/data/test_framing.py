@@ -42,7 +42,7 @@ def test_shrinking_by_any_factor_averages_the_area() -> None:
     assert np.abs(found.astype(int) - 127).max() <= 16
 
 
-@pytest.mark.parametrize(("height", "width"), [(12, 30), (30, 12)])
+@pytest.mark.parametrize(("height", "width"), [(12, 30), (30, 12), (12, 31), (31, 12)])
 def test_crop_cuts_the_middle(height: int, width: int) -> None:
     picture = random_picture(height, width, 3)
     found = shaped(picture, channels=3, height=12, width=12)
@@ -119,6 +119,7 @@ def test_a_border_with_alpha_composites_to_the_background() -> None:
     picture = random_picture(4, 8, 3)
     options = {"height": 8, "width": 8, "fit": "pad", "background": (7, 8, 9)}
     four = shaped(picture, channels=4, **options)
+    assert not four[3, :2].any() and (four[3, 2:6] == 255).all()
     again = framed(Image.fromarray(four.transpose(1, 2, 0)), Framing(3, 8, 8, background=(7, 8, 9)))[0]
     assert np.array_equal(again, shaped(picture, channels=3, **options))
 
@@ -143,3 +144,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.png cannot be opened \(No such file or directory\)") as error:
         open_image(tmp_path / "nowhere.png", 3, 8, 8)
     assert error.value.exit_code == 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_become_the_upper_eight(tmp_path: Path, kind: str) -> None:
+    values = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    path = tmp_path / "a.img"
+    path.write_bytes(saved(values, kind))
+    assert np.array_equal(open_image(path, 1, 64, 64)[0][0], values >> 8)

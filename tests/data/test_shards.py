@@ -118,9 +118,13 @@ def test_the_index_is_made_once(tmp_path: Path, cache: Path, monkeypatch: pytest
     assert values(open_data(section(tmp_path), "train")) == before and not walked
     put(tmp_path / "a.tar", pairs(range(50)))
     assert len(open_data(section(tmp_path), "train")) == 50 - 5 - 2 and len(walked) == 1
+    size = (tmp_path / "a.tar").stat().st_size
+    put(tmp_path / "a.tar", pairs(range(50, 100)))  # another shard of the same size, in the same place
+    assert (tmp_path / "a.tar").stat().st_size == size
+    assert min(values(open_data(section(tmp_path), "train"))) >= 50 and len(walked) == 2
     for index in (cache / "shards").iterdir():
         index.write_bytes(b"{")  # a damaged index is made again
-    assert len(open_data(section(tmp_path), "train")) == 43 and len(walked) == 2
+    assert len(open_data(section(tmp_path), "train")) == 43 and len(walked) == 3
 
 
 def test_what_is_missing_is_skipped_and_counted(tmp_path: Path) -> None:

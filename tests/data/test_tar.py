@@ -49,6 +49,9 @@ def test_the_same_members_as_the_standard_library(tmp_path: Path, form: int) -> 
         add(tar, "folder", b"", tarfile.DIRTYPE)
         add(tar, "link", b"", tarfile.SYMTYPE, "/etc/passwd")
         add(tar, "long link", b"", tarfile.LNKTYPE, "t" * 150 if form != tarfile.USTAR_FORMAT else "a.png")
+        link = tarfile.TarInfo("link with a size")
+        link.size, link.type, link.linkname = 700, tarfile.LNKTYPE, "a.png"
+        tar.addfile(link)  # a header alone: whatever it says, nothing follows
         add(tar, "device", b"", tarfile.CHRTYPE)
         add(tar, "pipe", b"", tarfile.FIFOTYPE)
         add(tar, "last", b"last")
@@ -101,7 +104,7 @@ def test_damaged_bytes_end_in_damaged_or_in_members_within_the_file(tmp_path: Pa
     data = path.read_bytes()
     chance = np.random.default_rng(0)
     started = time.monotonic()
-    for _ in range(2000):
+    for _ in range(600):
         bad = bytearray(data)
         for _ in range(chance.choice([1, 1, 8])):
             bad[chance.integers(len(bad))] = chance.integers(256)
