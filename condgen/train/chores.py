@@ -15,6 +15,7 @@ from condgen.condition import Condition
 from condgen.draw import displayable, grid, save_png, sheet
 from condgen.evaluate.bits import ImageSet, bits_per_dim, evaluated_indices
 from condgen.model import ConditionalModel
+from condgen.progress import Progress
 from condgen.recipe import SampleSection
 
 _PROBE_SECONDS = 0.5
@@ -62,13 +63,21 @@ class Pictures:
         folder: where they go.
         images: whose conditions are taken where nothing can be named.
         model: to read the labels and to estimate ``seconds`` with.
+        quiet: no progress; None: as ``progress.set_quiet`` says.
 
     Raises:
         RecipeError: the encoder does not know one of ``sample.labels``.
     """
 
-    def __init__(self, folder: Path, sample: SampleSection, images: ImageSet, model: ConditionalModel) -> None:
-        self._folder, self._sample = folder, sample
+    def __init__(
+        self,
+        folder: Path,
+        sample: SampleSection,
+        images: ImageSet,
+        model: ConditionalModel,
+        quiet: bool | None = None,
+    ) -> None:
+        self._folder, self._sample, self._quiet = folder, sample, quiet
         encoder = model.encoder
         word = encoder.words[0] if encoder.words else "label"
         named = [(word, label) for label in sample.labels] or encoder.examples()
@@ -127,7 +136,8 @@ class Pictures:
 
     def __call__(self, module: Any, step: int) -> dict[str, float]:
         start = time.monotonic()
-        labels, images = self._drawn(module)
+        with Progress("drawing samples", None, "pixels", self._quiet) as bar:
+            labels, images = self._drawn(module, lambda done, total: bar.fraction(done / total))
         if labels:
             picture = sheet(list(zip(labels, images, strict=True)), title=f"samples after {step:,} steps")
         else:

@@ -23,6 +23,7 @@ from condgen.train.budget import Budget
 from condgen.train.chores import Chore
 from condgen.train.nonfinite import refuse_step
 from condgen.train.objective import Objective
+from condgen.train.process import seed_generators
 from condgen.train.ranks import Ranks, sum_gradients
 from condgen.train.report import Report
 from condgen.train.schedule import learning_rate
@@ -157,8 +158,7 @@ class Loop:
     def advance(self) -> Agreed:
         """One step: an update of the weights or, where it must not be, examples passed over."""
         step, counters, train = self.step + 1, self.state.counters, self.train
-        # nothing of condgen draws from torch's generator; somebody else's encoder may, and then resumes exactly too
-        torch.manual_seed(streams.key(train.seed, "global", step, self.ranks.rank))
+        seed_generators(streams.key(train.seed, "global", step, self.ranks.rank), self.ranks.device)
         batch = self.batches.next()
         if step in train.skip_steps:
             nothing = torch.zeros((), dtype=torch.float64, device=self.ranks.device)

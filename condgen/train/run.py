@@ -190,7 +190,7 @@ class _Job:
             size = min(recipe.train.micro_batch or recipe.train.batch_size, recipe.train.evaluate_images)
             outputs.validate = Validation(validation, recipe.train.evaluate_images, size, average)
         if recipe.sample.count:
-            outputs.draw = Pictures(run.folder / "samples", recipe.sample, images, average)
+            outputs.draw = Pictures(run.folder / "samples", recipe.sample, images, average, self.quiet)
             left = (budget.max_seconds or float("inf")) - budget.seconds
             if outputs.draw.seconds > left / 2:
                 report.say(
