@@ -64,7 +64,7 @@ def draw(
     attributes = np.empty((len(identities), len(ATTRIBUTES)), np.int8)
     for start in range(0, len(identities), _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        who = streams.example_keys(identities[chunk], seed, "portraits", "identity")
+        who = streams.example_keys(identities[chunk], seed, "portraits", "sitter")
         when = who ^ streams.example_keys(views[chunk], seed, "portraits", "view")  # both are hashes: no two agree
         person = people_at(streams.example_uniforms(who, 0, TRAITS).numpy())
         moment = moments_at(streams.example_uniforms(when, 0, CHANCES).numpy())

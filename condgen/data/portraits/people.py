@@ -99,7 +99,7 @@ def people_at(points: np.ndarray) -> Person:
     bald = chance(next(u), 0.14)
     long_hair = chance(next(u), 0.46) * (1 - bald)
     fringe = chance(next(u), 0.34) * (1 - bald)
-    beard = chance(next(u), 0.36 - 0.24 * long_hair)
+    beard = chance(next(u), 0.34 - 0.18 * long_hair)
     glasses = chance(next(u), 0.32)
     tone, undertone, shade, lightness = next(u), next(u), next(u), next(u)
     skin = path(tone, _SKIN_STOPS, _SKIN) + (undertone - 0.5) * rgb(0.01, 0.05, -0.06)
