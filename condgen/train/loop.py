@@ -6,6 +6,7 @@ global batch -> clip -> Adam and average. One small reduction carries everything
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,6 +94,7 @@ class Loop:
             )
         self.train, self.objective, self.state, self.order = train, objective, state, order
         self.batches, self.ranks, self.budget, self.signals, self.outputs = batches, ranks, budget, signals, outputs
+        self.step_seconds = 0.0  # the shortest so far: the first ones warm up or compile
         self.out_of_time = ranks.share_facts(self.time_is_up())
         self.save_due = self.next_save()
         self.failed_saves = 0
@@ -157,7 +159,7 @@ class Loop:
 
     def advance(self) -> Agreed:
         """One step: an update of the weights or, where it must not be, examples passed over."""
-        step, counters, train = self.step + 1, self.state.counters, self.train
+        step, counters, train, start = self.step + 1, self.state.counters, self.train, self.budget.seconds
         seed_generators(streams.key(train.seed, "global", step, self.ranks.rank), self.ranks.device)
         batch = self.batches.next()
         if step in train.skip_steps:
@@ -180,6 +182,7 @@ class Loop:
                 counters.skipped_in_a_row = 0
         counters.samples += train.batch_size
         self.out_of_time = agreed.out_of_time
+        self.step_seconds = min(self.step_seconds or math.inf, self.budget.seconds - start)
         return agreed
 
     def backward(self, batch: Batch) -> Tensor:
@@ -249,7 +252,7 @@ class Loop:
             counters.validation = {"step": self.step, **found}
             if counters.best is None or found[unit] < counters.best[unit]:
                 counters.best = counters.validation
-        # the others wait here as long as it takes, and learn whether this step is the best
+        self.ranks.wait()
         counters.validation, counters.best = self.ranks.share_facts([counters.validation, counters.best])
         if counters.validation is None or counters.validation["step"] != self.step:
             return {}
@@ -277,11 +280,11 @@ class Loop:
         return drawn < of and self.budget.fraction(step) >= (drawn + 1) / (of + 1) and not dear
 
     def time_is_up(self) -> bool:
-        """Whether the minutes left are just enough for the last validation and grid."""
+        """Whether another step would leave too little time for the last validation and grid."""
         if not self.outputs:
             return False
         chores = [chore.seconds for chore in (self.outputs.validate, self.outputs.draw) if chore]
-        return self.budget.exhausted(1.1 * sum(chores))
+        return self.budget.exhausted(self.step_seconds + 1.1 * sum(chores))
 
     def next_save(self) -> int:
         return (self.step // self.train.checkpoint_every + 1) * self.train.checkpoint_every
@@ -293,24 +296,26 @@ class Loop:
             MachineError: it must, or has failed three times in a row.
         """
         self.ranks.check_equal(self.state.trainable.values(), "The weights")
-        counters = self.state.counters
         self.save_due = self.next_save()
-        if self.outputs:
-            run = self.outputs.run
-            counters.seconds = self.budget.seconds
-            facts = {"samples": counters.samples, "best": counters.best}
-            try:
-                files = self.state.files(self.outputs.notes)
-                run.save(self.step, self.state.size(), files, facts, replace=replace)
-                run.checkpoints.prune(int(counters.best["step"]) if counters.best else None, self.train.keep_every)
+        try:
+            if self.outputs:
+                self._write(self.outputs, replace)
                 self.failed_saves = 0
-            except MachineError as error:
-                self.failed_saves += 1
-                if must or self.failed_saves == 3:
-                    raise
-                warn(f"{error.message} Training goes on.")
-                self.save_due = self.step + max(1, self.train.checkpoint_every // 2)
-        self.ranks.wait()
+        except MachineError as error:
+            self.failed_saves += 1
+            if must or self.failed_saves == 3:
+                raise
+            warn(f"{error.message} Training goes on.")
+            self.save_due = self.step + max(1, self.train.checkpoint_every // 2)
+        finally:
+            self.ranks.wait()
+
+    def _write(self, outputs: Outputs, replace: bool) -> None:
+        counters, run = self.state.counters, outputs.run
+        counters.seconds = self.budget.seconds
+        facts = {"samples": counters.samples, "best": counters.best}
+        run.save(self.step, self.state.size(), self.state.files(outputs.notes), facts, replace=replace)
+        run.checkpoints.prune(int(counters.best["step"]) if counters.best else None, self.train.keep_every)
 
 
 def _parts(batch: Batch, size: int | None) -> Iterator[Batch]:

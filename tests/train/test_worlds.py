@@ -55,7 +55,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("worlds") / "two", 2, {**SPLITS, "single": SINGLE, "nan": {}})
+    return train(tmp_path_factory.mktemp("worlds") / "two", 2, {**SPLITS, "single": SINGLE, "nan": {}, "overflow": {}})
 
 
 def seen(folder: Path, name: str, processes: int) -> list[list[int]]:
@@ -106,3 +106,11 @@ def test_nan_in_one_process_stops_both(alone: Path, together: Path) -> None:
     assert found["batch"] == batch and found["ranks"] == [1]
     assert found["examples"] == [batch[4]]  # the second process has the places 3 to 6
     assert [path.name for path in (together / "nan" / "checkpoints").iterdir()] == ["step-00000004"]
+
+
+def test_weights_that_overflow_stop_both_and_are_not_saved(together: Path) -> None:
+    errors = [json.loads((together / f"overflow.{rank}.json").read_text())["error"] for rank in range(2)]
+    assert errors[0] == errors[1] and "step 5 is not finite" in errors[0]
+    assert not (together / "overflow" / "checkpoints").exists() or not list(
+        (together / "overflow" / "checkpoints").iterdir()
+    )

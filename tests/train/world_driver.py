@@ -22,6 +22,8 @@ from condgen.train import run
 from condgen.train.batches import Batch, fetcher
 from condgen.train.objective import LikelihoodObjective
 
+SPOILED = ("nan", "overflow")
+
 
 def watching(seen: dict[int, list[int]]) -> Callable[..., Callable[[int], Batch]]:
     """``fetcher`` whose results write into ``seen`` which examples they gave."""
@@ -45,7 +47,7 @@ def main(folder: Path) -> None:
     for name, overrides in json.loads((folder / "cases.json").read_text()).items():
         seen: dict[int, list[int]] = {}
         run.fetcher = watching(seen)  # type: ignore[attr-defined]
-        LikelihoodObjective.loss = spoiled if name == "nan" and rank == "1" else loss  # type: ignore[method-assign]
+        setattr(LikelihoodObjective, "loss", spoiled(name, rank) if name in SPOILED else loss)  # noqa: B010  # for mypy
         error = ""
         try:
             run.run_training(tiny_recipe(folder, **overrides), out=folder / name, device="cpu", quiet=True)
@@ -56,15 +58,24 @@ def main(folder: Path) -> None:
 
 
 loss = LikelihoodObjective.loss
-calls = 0
 
 
-def spoiled(self: LikelihoodObjective, batch: Any) -> torch.Tensor:
-    """NaN for the second example of this rank's fifth step."""
-    global calls
-    calls += 1
-    losses = loss(self, batch)
-    return losses * torch.tensor([1, torch.nan if calls == 5 else 1, 1, 1][: len(losses)])
+def spoiled(name: str, rank: str) -> Callable[[LikelihoodObjective, Any], torch.Tensor]:
+    """In step 5, nan: the second example of the second process is NaN; overflow: a weight is infinite everywhere."""
+    calls = 0
+
+    def spoilt(self: LikelihoodObjective, batch: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 5 and name == "overflow":
+            next(self.module.core.parameters()).data.fill_(torch.inf)
+        losses = loss(self, batch)
+        return (
+            losses
+            * torch.tensor([1, torch.nan if calls == 5 and name == "nan" and rank == "1" else 1, 1, 1])[: len(losses)]
+        )
+
+    return spoilt
 
 
 if __name__ == "__main__":
