@@ -21,11 +21,11 @@ class Moment(Columns):
 
     turn: Planes  # sine of the head's angle to the right
     nod: Planes  # sine, downwards
-    tilt: Planes  # sine, clockwise
+    tilt: Planes  # sine of the angle to a side
     shift_x: Planes
     shift_y: Planes
     scale: Planes
-    smile: Planes  # -0.3 to 1
+    smile: Planes  # -0.15 (corners hang) to 1
     opening: Planes  # of the mouth, 0 to 1
     raised: Planes  # brows
     eyes: Planes  # opening of the lids, 0 to 1
