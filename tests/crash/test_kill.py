@@ -19,7 +19,7 @@ VICTIM = Path(__file__).with_name("victim.py")
 @pytest.mark.parametrize("kills", [5, pytest.param(200, marks=pytest.mark.slow)])
 def test_kill_storm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    recipe = tiny_recipe(tmp_path, train__max_steps=60, train__checkpoint_every=5, train__evaluate_every=7)
+    recipe = tiny_recipe(tmp_path, train__max_steps=12 * kills, train__checkpoint_every=5, train__evaluate_every=7)
     run_training(recipe, out=tmp_path / "whole", quiet=True)
     done = subprocess.run(
         [sys.executable, str(VICTIM), str(tmp_path), str(kills), "1"],

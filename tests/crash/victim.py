@@ -1,4 +1,5 @@
-"""Trains in a child process, over and over, and kills it at random moments: run as ``victim.py FOLDER KILLS SEED``.
+"""Trains in a child process, over and over, and kills it at random moments: run as ``victim.py FOLDER KILLS SEED``;
+the run has 12 steps for each kill.
 
 One process imports torch and forks the victims, which start in milliseconds. Prints one JSON line: how many kills fell
 into a save. Exits 1 with a sentence when a promise is broken between two kills.
@@ -13,7 +14,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -21,18 +21,19 @@ import torch
 from tiny_run import tiny_recipe
 
 from condgen import files
+from condgen.recipe import Recipe
 from condgen.store import checkpoints as store
 from condgen.store.run import read_log
 from condgen.train.run import run_training
 
-STEPS, EVERY = 60, 5
+EVERY = 5
 
 
-def recipe(folder: Path) -> Any:
-    return tiny_recipe(folder, train__max_steps=STEPS, train__checkpoint_every=EVERY, train__evaluate_every=7)
+def recipe(folder: Path, kills: int) -> Recipe:
+    return tiny_recipe(folder, train__max_steps=12 * kills, train__checkpoint_every=EVERY, train__evaluate_every=7)
 
 
-def train(folder: Path, run: Path) -> None:
+def train(recipe: Recipe, run: Path) -> None:
     """In the child: saves are slow, so that many kills fall into one."""
     written = files.write_new
 
@@ -43,7 +44,7 @@ def train(folder: Path, run: Path) -> None:
 
     store.write_new = slowly  # type: ignore[attr-defined]
     torch.set_num_threads(1)
-    run_training(recipe(folder), out=run, device="cpu", quiet=True)
+    run_training(recipe, out=run, device="cpu", quiet=True)
 
 
 def check(run: Path) -> bool:
@@ -67,7 +68,7 @@ def main(folder: Path, kills: int, seed: int) -> None:
         child = os.fork()
         if child == 0:
             try:
-                train(folder, run)
+                train(recipe(folder, kills), run)
             except BaseException as error:
                 print(f"victim: {error!r}", file=sys.stderr, flush=True)
                 os._exit(1)
