@@ -66,6 +66,10 @@ class Likelihood(ABC):
             temperature: divides logits and multiplies scales; 1 is the model.
         """
 
+    def starting_bias(self) -> Tensor:
+        """The parameters that an untrained model should give, (outputs,): spread over the values that occur."""
+        return torch.zeros(self.outputs)
+
     def colour_of_outputs(self) -> Tensor:
         """The colour whose parameters each output belongs to, (outputs,); only asked of colour-ordered ones."""
         return torch.arange(self.outputs) // (self.outputs // self.channels)
@@ -152,6 +156,15 @@ class LogisticMixture(Likelihood):
         self.outputs = mixtures * (1 + 2 * channels + len(self.pairs))
         self.passes = 1
         self.planes = channels + 1
+
+    def starting_bias(self) -> Tensor:
+        """Means evenly over the range, scales of their distance: no value is unlikely, no two components are twins."""
+        K, C = self.mixtures, self.channels
+        means = torch.linspace(-1, 1, K + 2)[1:-1]
+        log_scales = torch.full((K,), math.log(1 / (K + 1)))
+        if C == 3:
+            return torch.cat([torch.zeros(K), torch.cat([means, log_scales, torch.zeros(K)]).repeat(3)])
+        return torch.cat([torch.zeros(K), means.repeat(C), log_scales.repeat(C), torch.zeros(K * len(self.pairs))])
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """ln weights (B, K, H, W); means and log scales (B, C, K, H, W); coefficients (B, pairs, K, H, W)."""

@@ -71,7 +71,7 @@ class Labels(Encoder):
         if self.training and self.options.hide and "key" in batch:
             # Each example hides its own share, from none to twice the average, so that a few named attributes are as
             # familiar to the model as all of them.
-            drawn = example_uniforms(batch["key"], 1, 1 + values.shape[1])  # (B, 1 + A)
+            drawn = example_uniforms(batch["key"], -2, 1 + values.shape[1])  # (B, 1 + A)
             hidden = drawn[:, 1:] < 2 * self.options.hide * drawn[:, :1]
             values = values.masked_fill(hidden, -1)
         return torch.cat([values == 1, values == 0], dim=1).float()  # (B, A) -> (B, 2 A)

@@ -58,12 +58,12 @@ def tiny_model(
     map_channels = MAP if conditioning in ("map", "vector+map") else 0
     how = conditioning if conditioning in ("spatial", "both") else "global"
     likelihood = likelihood_of(kind, channels, bit_depth)
-    sizes: dict[str, Any] = {"field": 3, "first_field": 3, "head": 2 * filters, "dropout": 0.0, "skips": True} | core
+    sizes: dict[str, Any] = {"field": 3, "first_field": 3, "head": 2 * filters, "dropout": 0.0, "skips": True, "linear_path": False} | core
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = GatedPixelCNN(
             channels,
-            likelihood.outputs,
+            likelihood.starting_bias(),
             likelihood.colour_of_outputs() if likelihood.colour_ordered else None,
             Conditioning(vector_size, map_channels, how, 4, height, width),
             filters=filters,

@@ -110,12 +110,11 @@ def slow_log_mass(value: int, mean: float, log_scale: float) -> float:
 
 def test_exact_rule_equals_long_arithmetic() -> None:
     likelihood = LogisticMixture(1, 256, 1)
-    for mean in (-1.1, -0.2, 0.31, 0.97):
-        for log_scale in (-8.0, -6.5, -4.0, -1.0, 2.0):
-            parameters = torch.tensor([0.0, mean, log_scale], dtype=torch.float64).view(1, 3, 1, 1)
-            table = likelihood.table(parameters, torch.zeros(1, 1, 1, 1, dtype=torch.long), 0).flatten()
-            for value in (0, 1, 60, 128, 200, 254, 255):
-                assert float(table[value]) == pytest.approx(slow_log_mass(value, mean, log_scale), rel=1e-9, abs=1e-9)
+    for mean, log_scale in ((-1.1, -8.0), (-0.2, -6.5), (0.31, -4.0), (0.97, -1.0), (0.4, 2.0)):
+        parameters = torch.tensor([0.0, mean, log_scale], dtype=torch.float64).view(1, 3, 1, 1)
+        table = likelihood.table(parameters, torch.zeros(1, 1, 1, 1, dtype=torch.long), 0).flatten()
+        for value in (0, 1, 128, 254, 255):
+            assert float(table[value]) == pytest.approx(slow_log_mass(value, mean, log_scale), rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="the original implementation's numbers are not beside the checkout")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from condgen.condition import Condition
 from condgen.cores.conditioning import Conditioning, Terms
-from condgen.cores.layers import Dropout, Link, MaskedConv, VerticalConv, colour_groups, gate
+from condgen.cores.layers import Dropout, Link, MaskedConv, VerticalConv, colour_groups, gate, start_weights
 
 
 class GatedLayer(nn.Module):
@@ -47,6 +47,13 @@ class GatedLayer(nn.Module):
         self.horizontal_bias = conditioning.bias(2 * filters)
         self.out = None if skip and last else MaskedConv(groups, groups)
         self.skip = MaskedConv(groups, groups) if skip else None
+        # Pre-activations start with a standard deviation of about 1 in every layer; a gate turns that into a third.
+        start_weights(self.vertical_conv, 2.0 if first else 3.0)
+        start_weights(self.link, 0.7)
+        start_weights(self.horizontal_conv, 1.4 if first else 0.7)
+        for after_gate in (self.out, self.skip):
+            if after_gate is not None:
+                start_weights(after_gate, 2.0)
 
     def vertical(self, v: Tensor, terms: Terms, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
         """(B, inputs, H, W) -> the next layer's v (B, p, H, W) and the link (B, 2p, H, W), which knows rows < r."""
@@ -65,12 +72,30 @@ class GatedLayer(nn.Module):
         return z, z if self.skip is None else self.skip(y)
 
 
+class LinearPath(nn.Module):
+    """A pixel's parameters straight from the image, linearly: one causal convolution without a gate. Not in the paper.
+
+    The mean of a smooth picture is a linear function of its neighbours to within a few levels of 255, which gates and
+    ReLUs have to be trained long for.
+    """
+
+    def __init__(self, groups_in: Tensor, groups_out: Tensor, field: int) -> None:
+        super().__init__()
+        self.above = VerticalConv(len(groups_in), len(groups_out), field)
+        self.left = MaskedConv(groups_in, groups_out, reach=field // 2, kind="A", bias=False)
+        for conv in (self.above, self.left):
+            start_weights(conv, 0.0)  # the network starts as it would without the path
+
+    def vertical(self, x: Tensor) -> Tensor:
+        return F.pad(self.above(x), (0, 0, 1, -1))  # one row down, as a link's
+
+
 class GatedPixelCNN(nn.Module):
     """The core: an image on [-1, 1] and a condition in, parameters of every pixel out, never looking ahead.
 
     Args:
         channels: C of the image.
-        outputs: parameters of one pixel.
+        starting_bias: the parameters of a pixel, (outputs,), as they are before training.
         colour_of_outputs: the colour of each output (outputs,), for likelihoods that order the colours: then colour
             g's outputs see the colours before g of their own pixel (section 2.1's R, G, B order). None: whole pixels,
             no output sees any colour of its own pixel.
@@ -81,11 +106,13 @@ class GatedPixelCNN(nn.Module):
         head: maps of the head's two 1x1 layers.
         dropout: probability of dropping a gated activation in training.
         skips: feed the head with every layer's 1x1 skip, summed, instead of the last layer's output.
+        linear_path: add what follows linearly from the neighbours in the first layer's field to the outputs.
     """
 
     def __init__(
-        self, channels: int, outputs: int, colour_of_outputs: Tensor | None, conditioning: Conditioning, *,
+        self, channels: int, starting_bias: Tensor, colour_of_outputs: Tensor | None, conditioning: Conditioning, *,
         filters: int, layers: int, field: int, first_field: int, head: int, dropout: float, skips: bool,
+        linear_path: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         self.dropout = dropout
@@ -109,9 +136,16 @@ class GatedPixelCNN(nn.Module):
             for k in range(layers)
         )
         head_groups = colour_groups(head, colours)
-        groups_out = torch.zeros(outputs, dtype=torch.long) if colour_of_outputs is None else colour_of_outputs
+        groups_out = (
+            torch.zeros_like(starting_bias, dtype=torch.long) if colour_of_outputs is None else colour_of_outputs
+        )
+        self.linear = LinearPath(groups_in, groups_out, first_field) if linear_path else None
         self.head_in = MaskedConv(groups, head_groups)
         self.head_out = MaskedConv(head_groups, groups_out)
+        start_weights(self.head_in, 1.4 / layers**0.5 if skips else 1.4)
+        start_weights(self.head_out, 0.1)
+        with torch.no_grad():
+            self.head_out.bias.copy_(starting_bias)
 
     def terms(self, condition: Condition, keep: bool = False) -> Terms:
         """The condition, in this core's precision, as its layers take it; ``keep``: for use over and over."""
@@ -119,25 +153,36 @@ class GatedPixelCNN(nn.Module):
         return self.conditioning(condition.to(weight.device, weight.dtype), keep)
 
     def vertical(self, x: Tensor, terms: Terms, dropout: Dropout | None = None) -> list[Tensor]:
-        """Every layer's link, (B, 2p, H, W) each: what is known about rows above. Never asks the horizontal stack."""
+        """Every layer's link, (B, 2p, H, W) each: what is known about rows above. Never asks the horizontal stack.
+
+        With a linear path, its share of the outputs comes last, (B, outputs, H, W).
+        """
+        linear = [] if self.linear is None else [self.linear.vertical(x)]
         links = []
         for layer in self.layers:
             x, link = layer.vertical(x, terms, dropout)
             links.append(link)
-        return links
+        return links + linear
 
     def horizontal(self, x: Tensor, links: list[Tensor], terms: Terms, dropout: Dropout | None = None) -> Tensor:
-        """The features of the head, (B, p, H, W): the links and what lies to the left in the row."""
+        """The features of the head, (B, p, H, W): the links and what lies to the left in the row.
+
+        With a linear path, its outputs follow them, (B, p + outputs, H, W).
+        """
         z = x
         features = torch.zeros(())
-        for k, (layer, link) in enumerate(zip(self.layers, links, strict=True)):
+        for k, (layer, link) in enumerate(zip(self.layers, links, strict=self.linear is None)):
             z, given = layer.horizontal(z, link, terms, dropout)
             features = features + given if self.skips and k > 0 else given
+        if self.linear is not None:
+            features = torch.cat([features, links[-1] + self.linear.left(x)], dim=1)
         return features
 
     def head(self, features: Tensor) -> Tensor:
         """(B, p, H, W) -> parameters (B, outputs, H, W): ReLU, 1x1, ReLU, 1x1, under mask B."""
-        return self.head_out(F.relu(self.head_in(F.relu(features))))
+        p = self.head_in.in_channels
+        parameters: Tensor = self.head_out(F.relu(self.head_in(F.relu(features[:, :p]))))
+        return parameters if self.linear is None else parameters + features[:, p:]
 
     def forward(self, x: Tensor, terms: Terms, dropout_keys: Tensor | None = None) -> Tensor:
         """Parameters of every pixel, (B, outputs, H, W).

@@ -30,6 +30,19 @@ def colour_mask(outputs: Tensor, inputs: Tensor, kind: str) -> Tensor:
     return (inputs[None, :] <= outputs[:, None]).float()
 
 
+@torch.no_grad()
+def start_weights(conv: nn.Conv2d, gain: float = 1.0) -> None:
+    """N(0, gain^2 / inputs), counting the inputs that the mask leaves to each output; biases of zero.
+
+    Torch's default gives a third of that variance, and the signal dies over ten gated layers.
+    """
+    mask = getattr(conv, "mask", torch.ones_like(conv.weight))
+    inputs = mask.sum((1, 2, 3), keepdim=True).clamp(min=1)
+    conv.weight.normal_().mul_(gain / inputs.sqrt())
+    if conv.bias is not None:
+        conv.bias.zero_()
+
+
 class VerticalConv(nn.Conv2d):
     """Convolution over this row and the m rows above it, m columns to either side; no mask.
 

@@ -46,7 +46,7 @@ def build_model(recipe: Recipe, info: DataInfo) -> ConditionalModel:
         )
         core = GatedPixelCNN(
             info.channels,
-            likelihood.outputs,
+            likelihood.starting_bias(),
             likelihood.colour_of_outputs() if likelihood.colour_ordered else None,
             conditioning,
             filters=settings.filters,
@@ -56,6 +56,7 @@ def build_model(recipe: Recipe, info: DataInfo) -> ConditionalModel:
             head=settings.head_filters or settings.filters,
             dropout=settings.dropout,
             skips=settings.skips,
+            linear_path=settings.linear_path,
         )
     model = ConditionalModel(encoder, core, likelihood, info)
     # channels last: a CPU's convolutions otherwise reorder every weight in every step

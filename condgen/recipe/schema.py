@@ -41,7 +41,9 @@ class DataSection(Section):
         0.05, description="Share of the training images kept for validation where the set has no such split."
     )
     test: Fraction = Field(0.1, description="Share kept for the test where the set has no such split.")
-    split_seed: int = Field(0, description="Seed of the splits that are drawn; of portraits: of all people and pictures.")
+    split_seed: int = Field(
+        0, description="Seed of the splits that are drawn; of portraits: of all people and pictures."
+    )
     max_skipped: Fraction = Field(0.01, description="Share of unreadable images above which a folder is refused.")
     columns: str | None = Field(
         None,
@@ -90,6 +92,10 @@ class ModelSection(Section):
     )
     skips: bool = Field(
         True, description="Feed the head with the sum of 1x1 skips of every layer, not the last layer alone."
+    )
+    linear_path: bool = Field(
+        False,
+        description="Add to the outputs what follows linearly from near neighbours: smooth pictures learn faster.",
     )
     dropout: Fraction = Field(0.0, description="Probability of dropping a single gated activation in training.")
     likelihood: Literal["auto", "categorical", "bernoulli", "logistic_mixture"] = Field(
@@ -204,6 +210,8 @@ class Recipe(Section):
             raise ValueError(
                 "model.likelihood: logistic_mixture is for images of 2 to 8 bits; use bernoulli for data.bit_depth 1"
             )
+        if self.model.filters < self.data.channels:
+            raise ValueError("model.filters: every colour needs a feature map; give at least data.channels")
         if self.train.max_steps is None and self.train.max_minutes is None:
             raise ValueError("train: give max_steps or max_minutes, or training would never end")
         return self

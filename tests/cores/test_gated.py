@@ -108,6 +108,14 @@ def slow_parameters(model: ConditionalModel, x: Tensor, h: Condition) -> Tensor:
             at = features[:, :, r, c].relu()[:, :, None, None]
             hidden = slow_masked(core.head_in, at, 0, 0, groups, head_groups, False).relu()[:, :, None, None]
             result[:, :, r, c] = slow_masked(core.head_out, hidden, 0, 0, head_groups, out_groups, False)
+            if core.linear is not None:
+                above, left = core.linear.above, core.linear.left
+                linear = above.bias + slow_masked(left, x, r, c, [k % colours for k in range(C)], out_groups, True)
+                up, n = above.weight.shape[2] - 1, above.weight.shape[3]
+                for i in range(up + 1):
+                    for j in range(n):
+                        linear = linear + taken(x, r - 1 - up + i, c - n // 2 + j) @ above.weight[:, :, i, j].T
+                result[:, :, r, c] += linear if r > 0 else linear - above.bias  # the shift brings zeros, not the bias
     return result
 
 
@@ -119,6 +127,8 @@ def slow_parameters(model: ConditionalModel, x: Tensor, h: Condition) -> Tensor:
         ("bernoulli", 4, "spatial", {"filters": 5}),
         ("logistic_mixture", 3, "vector+map", {"first_field": 5}),
         ("logistic_mixture", 1, "none", {"layers": 3, "field": 5}),
+        ("logistic_mixture", 3, "global", {"linear_path": True, "first_field": 5}),
+        ("categorical", 3, "none", {"linear_path": True}),
     ],
 )
 @torch.no_grad()
@@ -128,14 +138,17 @@ def test_core_equals_the_paper_written_out(
     model = tiny_model(kind, channels=channels, height=4, width=5, conditioning=conditioning, **options)
     x = scaled(random_images(model, 2), model.likelihood.levels, torch.float64)
     h = condition_for(model, 2)
+    if model.core.linear is not None:  # starts at zero; here it has to show
+        for parameter in model.core.linear.parameters():
+            parameter.add_(torch.linspace(-1, 1, parameter.numel(), dtype=torch.float64).view(parameter.shape))
     torch.testing.assert_close(model.core(x, model.core.terms(h)), slow_parameters(model, x, h), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("conditioning", ["none", "global", "spatial", "both", "map", "vector+map"])
 @pytest.mark.parametrize("kind", ["categorical", "bernoulli", "logistic_mixture"])
-@pytest.mark.parametrize("skips", [True, False])
-def test_every_parameter_receives_a_gradient(kind: str, conditioning: str, skips: bool) -> None:
-    model = tiny_model(kind, channels=3, conditioning=conditioning, skips=skips, filters=6)
+@pytest.mark.parametrize(("skips", "linear_path"), [(True, False), (False, True)])
+def test_every_parameter_receives_a_gradient(kind: str, conditioning: str, skips: bool, linear_path: bool) -> None:
+    model = tiny_model(kind, channels=3, conditioning=conditioning, skips=skips, linear_path=linear_path, filters=6)
     h = condition_for(model, 4)
     batch = {"image": random_images(model, 4), "vector": h.vector, "map": h.map}
     model.nll({key: value for key, value in batch.items() if value is not None}).sum().backward()
