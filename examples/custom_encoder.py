@@ -31,4 +31,5 @@ if __name__ == "__main__":
     h = model.encode(image=photo)
     brighter = condgen.Condition(h.vector + 0.2, h.map + 0.2)
     pictures = model.sample(condgen.Condition.stack([h, brighter]), count=2, seed=1)
-    print(f"{len(pictures)} pictures; mean level {pictures[:2].float().mean():.0f}, brighter {pictures[2:].float().mean():.0f}")
+    before, after = (part.float().mean().item() for part in pictures.split(2))
+    print(f"{len(pictures)} pictures; mean level {before:.0f}, brighter {after:.0f}")

@@ -58,7 +58,14 @@ def tiny_model(
     map_channels = MAP if conditioning in ("map", "vector+map") else 0
     how = conditioning if conditioning in ("spatial", "both") else "global"
     likelihood = likelihood_of(kind, channels, bit_depth)
-    sizes: dict[str, Any] = {"field": 3, "first_field": 3, "head": 2 * filters, "dropout": 0.0, "skips": True, "linear_path": False} | core
+    sizes: dict[str, Any] = {
+        "field": 3,
+        "first_field": 3,
+        "head": 2 * filters,
+        "dropout": 0.0,
+        "skips": True,
+        "linear_path": False,
+    } | core
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = GatedPixelCNN(

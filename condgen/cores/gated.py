@@ -144,8 +144,7 @@ class GatedPixelCNN(nn.Module):
         self.head_out = MaskedConv(head_groups, groups_out)
         start_weights(self.head_in, 1.4 / layers**0.5 if skips else 1.4)
         start_weights(self.head_out, 0.1)
-        with torch.no_grad():
-            self.head_out.bias.copy_(starting_bias)
+        self.head_out.bias = nn.Parameter(starting_bias.clone())
 
     def terms(self, condition: Condition, keep: bool = False) -> Terms:
         """The condition, in this core's precision, as its layers take it; ``keep``: for use over and over."""

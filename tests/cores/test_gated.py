@@ -109,7 +109,8 @@ def slow_parameters(model: ConditionalModel, x: Tensor, h: Condition) -> Tensor:
             hidden = slow_masked(core.head_in, at, 0, 0, groups, head_groups, False).relu()[:, :, None, None]
             result[:, :, r, c] = slow_masked(core.head_out, hidden, 0, 0, head_groups, out_groups, False)
             if core.linear is not None:
-                above, left = core.linear.above, core.linear.left
+                above: Any = core.linear.above
+                left = core.linear.left
                 linear = above.bias + slow_masked(left, x, r, c, [k % colours for k in range(C)], out_groups, True)
                 up, n = above.weight.shape[2] - 1, above.weight.shape[3]
                 for i in range(up + 1):
