@@ -210,6 +210,8 @@ class Recipe(Section):
             raise ValueError(
                 "model.likelihood: logistic_mixture is for images of 2 to 8 bits; use bernoulli for data.bit_depth 1"
             )
+        if self.data.flip and self.data.source == "portraits":
+            raise ValueError("data.flip: drawn portraits know left from right (looking left); leave it false")
         if self.model.filters < self.data.channels:
             raise ValueError("model.filters: every colour needs a feature map; give at least data.channels")
         if self.train.max_steps is None and self.train.max_minutes is None:

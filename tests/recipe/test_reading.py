@@ -123,6 +123,14 @@ IN_A_FILE = [
         BASE + "model:\n  likelihood: bernoulli",
         "line 4: model.likelihood: bernoulli is for binary images; set data.bit_depth to 1.",
     ),
+    (
+        BASE + "data:\n  channels: 3\nmodel:\n  filters: 2",
+        "line 6: model.filters: every colour needs a feature map; give at least data.channels.",
+    ),
+    (
+        BASE + "data:\n  flip: true",
+        "line 4: data.flip: drawn portraits know left from right (looking left); leave it false.",
+    ),
     ("train:\n", "line 1: train: give max_steps or max_minutes, or training would never end."),
     # the encoder's own fields
     (BASE + "encoder:\n  type: toi", "line 4: encoder.type: no encoder 'toi' is installed; did you mean 'toy'?"),
@@ -331,7 +339,7 @@ def test_encoder_options_of_a_section() -> None:
 
 
 def test_yes_and_no_are_truth_values_where_the_schema_says_so(tmp_path: Path) -> None:
-    recipe = read(tmp_path, BASE + "data:\n  download: no\n  flip: yes\nsample:\n  labels: [no, yes]\n")
+    recipe = read(tmp_path, BASE + "data:\n  source: folder\n  download: no\n  flip: yes\nsample:\n  labels: [no, yes]\n")
     assert (recipe.data.download, recipe.data.flip, recipe.sample.labels) == (False, True, ("no", "yes"))
 
 
