@@ -6,11 +6,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """The console script ``condgen``."""
+    # OpenMP's threads spin while they wait, which is fast on idle cores and ten times slower beside another program;
+    # this many turns are nearly as fast there and bearable here. Read once, when torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     from condgen.cli.app import app
     from condgen.cli.outcome import run
 
