@@ -59,7 +59,7 @@ def _deaf_stack(model: ConditionalModel, seed: int) -> str | None:
         above, above_other = core.vertical(x, one), core.vertical(x, other)
         same = {
             f"the vertical stack (layer {k})"
-            for k, (a, b) in enumerate(zip(above, above_other, strict=True))
+            for k, (_, a, b) in enumerate(zip(core.layers, above, above_other, strict=False))  # not the linear path
             if torch.equal(a, b)
         }
         if torch.equal(core.horizontal(x, above, one), core.horizontal(x, above, other)):

@@ -61,6 +61,16 @@ def test_sound_models_of_any_build_pass(kind: str, core: dict[str, int]) -> None
     check(tiny_model(kind, channels=3, height=5, width=6, conditioning="both", **core))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", ["categorical", "logistic_mixture"])
+def test_sound_models_with_a_linear_path_pass(kind: str) -> None:
+    model = tiny_model(kind, channels=3, height=5, width=6, conditioning="both", linear_path=True)
+    check(model)
+    with torch.no_grad():  # it starts at zero; here it has to show
+        for number, weight in enumerate(model.core.linear.parameters()):
+            weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)))
+    check(model)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_smallest_models_pass_for_any_weights(seed: int) -> None:
     """With one map of each colour a sleeping ReLU often hides everything behind it."""

@@ -339,7 +339,9 @@ def test_encoder_options_of_a_section() -> None:
 
 
 def test_yes_and_no_are_truth_values_where_the_schema_says_so(tmp_path: Path) -> None:
-    recipe = read(tmp_path, BASE + "data:\n  source: folder\n  download: no\n  flip: yes\nsample:\n  labels: [no, yes]\n")
+    recipe = read(
+        tmp_path, BASE + "data:\n  source: folder\n  download: no\n  flip: yes\nsample:\n  labels: [no, yes]\n"
+    )
     assert (recipe.data.download, recipe.data.flip, recipe.sample.labels) == (False, True, ("no", "yes"))
 
 
