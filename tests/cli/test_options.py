@@ -19,7 +19,7 @@ from condgen.recipe.build import build_model
 def model(encoder: dict[str, object], labels: tuple[str, ...] = ()) -> ConditionalModel:
     recipe = Recipe.model_validate(
         {
-            "model": {"filters": 2, "layers": 1, "kernel_size": 3},
+            "model": {"filters": 3, "layers": 1, "kernel_size": 3},
             "train": {"max_steps": 1},
             "encoder": encoder,
             "sample": {"labels": labels},

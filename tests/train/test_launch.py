@@ -18,7 +18,7 @@ from condgen.train.launch import launch
 
 TINY = """
 data: {image_size: 16, identities: 8, views: 1}
-model: {filters: 2, layers: 1, kernel_size: 3, likelihood: logistic_mixture, mixtures: 1}
+model: {filters: 3, layers: 1, kernel_size: 3, likelihood: logistic_mixture, mixtures: 1}
 train: {batch_size: 4, max_steps: 2, evaluate_images: 4, tensorboard: false}
 sample: {count: 0}
 """
