@@ -124,7 +124,7 @@ class Checkpoints:
         if reasons:
             step, reason = max(reasons.items())
             raise ModelError(
-                f"{shown(self.folder)} holds no checkpoint that can be used (of step {step}: {reason}); "
+                f"{shown(self.folder)} holds no checkpoint that can be used (of step {step}: {reason.rstrip('.')}); "
                 "restore one, or choose another folder to start anew.",
                 file=self.folder,
             )
