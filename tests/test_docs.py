@@ -26,7 +26,8 @@ TINY = {
     "model.map_channels": 4,
     "train.max_steps": 2,
     "train.evaluate_images": 0,
-    "sample.count": 0,
+    "sample.count": 1,
+    "data.image_size": 16,
 }
 
 

@@ -38,11 +38,15 @@ class _Draft:
     def lay(self, upper: _Draft) -> None:
         """Puts ``upper`` over this draft, field by field.
 
-        Another encoder type takes the place of the whole section: the fields of the old one mean nothing to it.
+        Another encoder type takes the place of the whole section, and of the labels that grids ask the old one for:
+        neither means anything to it.
         """
         new = upper.encoder_type()
         if new is not None and new != self.encoder_type():
             self.values.pop("encoder", None)
+            sample = self.values.get("sample")
+            if isinstance(sample, dict):
+                self.values["sample"] = {name: value for name, value in sample.items() if name != "labels"}
         for name, value in upper.values.items():
             self.put(name, value)
         self.places |= upper.places

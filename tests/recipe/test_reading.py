@@ -222,6 +222,14 @@ def test_overrides(tmp_path: Path) -> None:
         read(tmp_path, text, "train.max_steps=1")
 
 
+def test_another_encoder_type_drops_the_labels_of_the_grids(tmp_path: Path) -> None:
+    text = BASE + "encoder:\n  type: toy\nsample:\n  seed: 3\n  labels: [a, b]\n"
+    assert read(tmp_path, text).sample.labels == ("a", "b")
+    changed = read(tmp_path, text, ["encoder.type=none"]).sample
+    assert (changed.labels, changed.seed) == ((), 3)
+    assert read(tmp_path, text, ["encoder.type=none", "sample.labels=[c]"]).sample.labels == ("c",)
+
+
 def test_another_encoder_type_drops_the_old_ones_fields(tmp_path: Path) -> None:
     text = BASE + "encoder:\n  type: toy\n  size: 7\n  kind: odd\n"
     assert read(tmp_path, text).encoder.options == {"size": 7, "words": [], "kind": "odd"}  # defaults are filled in
