@@ -80,26 +80,52 @@ class EncoderSection(BaseModel):
 class ModelSection(Section):
     """The core, its size, and the likelihood."""
 
-    core: Literal["gated"] = Field("gated", description="Causal core: gated (van den Oord et al. 2016).")
+    core: Literal["gated", "pixelcnn++"] = Field(
+        "gated", description="Causal core: gated (van den Oord et al. 2016) or pixelcnn++ (Salimans et al. 2017)."
+    )
     filters: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="Feature maps p after the gate.")
-    layers: Annotated[int, Field(ge=1, le=200)] = Field(10, description="Gated layers.")
-    kernel_size: Annotated[int, Field(ge=1, le=31)] = Field(5, description="Side n of the n x n field of a layer; odd.")
+    layers: Annotated[int, Field(ge=1, le=200)] = Field(10, description="gated: layers.")
+    resnets: Annotated[int, Field(ge=1, le=100)] = Field(5, description="pixelcnn++: gated resnets of a block.")
+    scales: Annotated[int, Field(ge=1, le=8)] = Field(
+        3, description="pixelcnn++: resolutions, each half of the one before; sides divide by 2^(scales-1)."
+    )
+    short_cuts: bool = Field(True, description="pixelcnn++: long connections from the down to the up half.")
+    nonlinearity: Literal["concat_elu", "elu", "relu"] = Field(
+        "concat_elu", description="pixelcnn++: nonlinearity of the gated resnets."
+    )
+    small_field: Literal["plain", "nin", "channels"] | None = Field(
+        None,
+        description="pixelcnn++: a single block at full resolution instead of the pyramid, as it is (plain), with 1x1 "
+        "resnets between (nin), or with connections between sets of channels (channels).",
+    )
+    full_sight: bool = Field(
+        False, description="pixelcnn++: add a path by which every pixel sees every earlier one (not in the paper)."
+    )
+    vector_width: Annotated[int, Field(ge=1, le=4096)] = Field(
+        64, description="pixelcnn++: condition vectors longer than this are projected to it once, for all layers."
+    )
+    kernel_size: Annotated[int, Field(ge=1, le=31)] | None = Field(
+        None, description="Side n of the n x n field of a layer, odd; default: 5 (gated), 3 (pixelcnn++)."
+    )
     first_kernel_size: Annotated[int, Field(ge=1, le=31)] | None = Field(
-        None, description="Side of the first layer's field; default: kernel_size."
+        None, description="gated: side of the first layer's field; default: kernel_size."
     )
     head_filters: Annotated[int, Field(ge=1, le=16384)] | None = Field(
-        None, description="Maps of the two 1x1 layers of the head; default: filters."
+        None, description="gated: maps of the two 1x1 layers of the head; default: filters."
     )
     skips: bool = Field(
-        True, description="Feed the head with the sum of 1x1 skips of every layer, not the last layer alone."
+        True, description="gated: feed the head with the sum of 1x1 skips of every layer, not the last layer alone."
     )
     linear_path: bool = Field(
         False,
-        description="Add to the outputs what follows linearly from near neighbours: smooth pictures learn faster.",
+        description="gated: add to the outputs what follows linearly from near neighbours: smooth pictures learn "
+        "faster.",
     )
     dropout: Fraction = Field(0.0, description="Probability of dropping a single gated activation in training.")
-    likelihood: Literal["auto", "categorical", "bernoulli", "logistic_mixture"] = Field(
-        "auto", description="auto: bernoulli for binary images, else categorical."
+    likelihood: Literal["auto", "categorical", "bernoulli", "logistic_mixture", "continuous_mixture"] = Field(
+        "auto",
+        description="auto: bernoulli for binary images, else the core's own: categorical (gated), logistic_mixture "
+        "(pixelcnn++).",
     )
     likelihood_rule: Literal["exact", "classic"] = Field(
         "exact", description="logistic_mixture: exact bin masses, or the classic rule of the PixelCNN++ code."
@@ -117,7 +143,14 @@ class ModelSection(Section):
             value = getattr(self, name)
             if value is not None and value % 2 == 0:
                 raise ValueError(f"{name} must be odd, not {value}")
+        if self.core == "pixelcnn++" and self.kernel_size == 1:
+            raise ValueError("kernel_size: pixelcnn++ needs at least 3, or no pixel would see another row")
         return self
+
+    @property
+    def field(self) -> int:
+        """``kernel_size`` with the core's default."""
+        return self.kernel_size or {"gated": 5, "pixelcnn++": 3}[self.core]
 
 
 class TrainSection(Section):
@@ -206,9 +239,16 @@ class Recipe(Section):
     def _check(self) -> Recipe:
         if self.model.likelihood == "bernoulli" and self.data.bit_depth != 1:
             raise ValueError("model.likelihood: bernoulli is for binary images; set data.bit_depth to 1")
-        if self.model.likelihood == "logistic_mixture" and self.data.bit_depth == 1:
+        if self.model.likelihood.endswith("_mixture") and self.data.bit_depth == 1:
             raise ValueError(
-                "model.likelihood: logistic_mixture is for images of 2 to 8 bits; use bernoulli for data.bit_depth 1"
+                f"model.likelihood: {self.model.likelihood} is for images of 2 to 8 bits; use bernoulli for "
+                "data.bit_depth 1"
+            )
+        step = 1 if self.model.small_field else 2 ** (self.model.scales - 1)
+        if self.model.core == "pixelcnn++" and (self.data.height % step or self.data.width % step):
+            raise ValueError(
+                f"data.image_size: {self.data.height}x{self.data.width} does not divide by {step}, which "
+                f"{self.model.scales} scales of pixelcnn++ need; choose other sides or fewer model.scales"
             )
         if self.data.flip and self.data.source == "portraits":
             raise ValueError("data.flip: drawn portraits know left from right (looking left); leave it false")
@@ -222,5 +262,6 @@ class Recipe(Section):
     def likelihood(self) -> str:
         """``model.likelihood`` with ``auto`` resolved."""
         if self.model.likelihood == "auto":
-            return "bernoulli" if self.data.bit_depth == 1 else "categorical"
+            own = {"gated": "categorical", "pixelcnn++": "logistic_mixture"}
+            return "bernoulli" if self.data.bit_depth == 1 else own[self.model.core]
         return self.model.likelihood
