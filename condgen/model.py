@@ -71,8 +71,12 @@ class ConditionalModel(nn.Module):
                 batch |= {key: torch.cat([entry[key] for entry in parsed]) for key in parsed[0]}
         return self.condition({key: value.to(self.device) for key, value in batch.items()})
 
+    @torch.no_grad()
     def initialise(self, batch: Batch) -> None:
         """Data-dependent initialisation, once, before training; cores without one ignore it."""
+        if hasattr(self.core, "initialise"):
+            x = scaled(batch["image"], self.likelihood.levels, self.dtype)
+            self.core.initialise(x, self.core.terms(self.condition(batch)))
 
     def _parameters_of(self, x: Tensor, h: Condition | None, dropout_keys: Tensor | None = None) -> Tensor:
         info = self.info

@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from condgen.condition import Batch, Condition, DataInfo, Encoder, Options
 from condgen.cores.conditioning import Conditioning
 from condgen.cores.gated import GatedPixelCNN
+from condgen.cores.pixelcnnpp import PixelCNNpp
 from condgen.likelihoods import Bernoulli, Categorical, Likelihood, LogisticMixture
 from condgen.model import ConditionalModel
 
@@ -48,36 +49,56 @@ def tiny_model(
     layers: int = 2,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
-    **core: Any,
+    core: str = "gated",
+    **sizes: Any,
 ) -> ConditionalModel:
-    """A gated model with random weights. ``conditioning``: none, global, spatial, both, map (the encoder's own map),
-    or vector+map."""
+    """A model with random weights; ``sizes`` are its core's own arguments.
+
+    ``conditioning``: none, global, spatial, both, map (the encoder's own map), or vector+map.
+    """
     bit_depth = 1 if kind == "bernoulli" else bit_depth
     info = DataInfo(channels, height, width, bit_depth)
     vector_size = VECTOR if conditioning in ("global", "spatial", "both", "vector+map") else 0
     map_channels = MAP if conditioning in ("map", "vector+map") else 0
     how = conditioning if conditioning in ("spatial", "both") else "global"
     likelihood = likelihood_of(kind, channels, bit_depth)
-    sizes: dict[str, Any] = {
-        "field": 3,
-        "first_field": 3,
-        "head": 2 * filters,
-        "dropout": 0.0,
-        "skips": True,
-        "linear_path": False,
-    } | core
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = GatedPixelCNN(
-            channels,
-            likelihood.starting_bias(),
-            likelihood.colour_of_outputs() if likelihood.colour_ordered else None,
-            Conditioning(vector_size, map_channels, how, 4, height, width),
-            filters=filters,
-            layers=layers,
-            **sizes,
-        )
+        if core == "pixelcnn++":
+            net = _pyramid(channels, likelihood, vector_size, map_channels, how, height, width, filters, sizes)
+        else:
+            net = _stacks(channels, likelihood, vector_size, map_channels, how, height, width, filters, layers, sizes)
     return ConditionalModel(Given(info, vector_size, map_channels), net, likelihood, info).to(dtype).eval()
+
+
+def _stacks(
+    channels: int, likelihood: Likelihood, vector_size: int, map_channels: int, how: str, height: int, width: int,
+    filters: int, layers: int, sizes: dict[str, Any],
+) -> nn.Module:  # fmt: skip
+    own = {"field": 3, "first_field": 3, "head": 2 * filters, "dropout": 0.0, "skips": True, "linear_path": False}
+    return GatedPixelCNN(
+        channels,
+        likelihood.starting_bias(),
+        likelihood.colour_of_outputs() if likelihood.colour_ordered else None,
+        Conditioning(vector_size, map_channels, how, 4, height, width),
+        filters=filters,
+        layers=layers,
+        **own | sizes,
+    )
+
+
+def _pyramid(
+    channels: int, likelihood: Likelihood, vector_size: int, map_channels: int, how: str, height: int, width: int,
+    filters: int, sizes: dict[str, Any],
+) -> nn.Module:  # fmt: skip
+    own: dict[str, Any] = {
+        "resnets": 1, "scales": 3, "field": 3, "nonlinearity": "concat_elu", "dropout": 0.0, "short_cuts": True,
+        "full_sight": False,
+    } | sizes  # fmt: skip
+    conditioning = Conditioning(
+        vector_size, map_channels, how, 4, height, width, scales=own["scales"], vector_width=own.pop("vector_width", 64)
+    )
+    return PixelCNNpp(channels, likelihood.outputs, conditioning, filters=filters, **own)
 
 
 def condition_for(model: ConditionalModel, batch: int = 1, seed: int = 0) -> Condition:

@@ -5,7 +5,10 @@ Legend: B images, D length of the vector h, S channels of the map s, 2p a layer'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condgen.condition import Condition
@@ -17,10 +20,14 @@ class ConditionBias(nn.Module):
     Equation 4: a vector adds ``V h``, the same everywhere (2p numbers, for tanh and sigmoid apart).
     Equation 5: a map adds ``V * s``, an unmasked 1x1 convolution: s is no part of x, so all of it may be seen.
     Neither has a bias of its own: the layer's convolution has one.
+
+    Args:
+        scale: which of the maps the layer takes: 0 for full resolution, k for its 2^k-th part.
     """
 
-    def __init__(self, vector_size: int, map_channels: int, outputs: int) -> None:
+    def __init__(self, vector_size: int, map_channels: int, outputs: int, scale: int = 0) -> None:
         super().__init__()
+        self.scale = scale
         self.of_vector = nn.Linear(vector_size, outputs, bias=False) if vector_size else None
         self.of_map = nn.Conv2d(map_channels, outputs, 1, bias=False) if map_channels else None
 
@@ -65,20 +72,25 @@ class Terms:
 
     With ``keep`` every layer's term is computed once: for sampling, where it stays the same for a whole image. In
     training the terms are made where they are used, so that they need not all be in memory at once.
+
+    Args:
+        vector: (B, D) or None.
+        maps: the map at every scale of the core, (B, S, H / 2^k, W / 2^k), or nothing.
     """
 
-    def __init__(self, vector: Tensor | None, map: Tensor | None, keep: bool = False) -> None:
+    def __init__(self, vector: Tensor | None, maps: Sequence[Tensor], keep: bool = False) -> None:
         self.vector = vector
-        self.map = map
+        self.maps = maps
         self._kept: dict[ConditionBias, Tensor | None] | None = {} if keep else None
 
     def added(self, pre_activations: Tensor, bias: ConditionBias) -> Tensor:
         """``pre_activations`` (B, 2p, H, W) plus this layer's term."""
+        map = self.maps[bias.scale] if self.maps else None
         if self._kept is None:
-            term = bias(self.vector, self.map)
+            term = bias(self.vector, map)
         else:
             if bias not in self._kept:
-                self._kept[bias] = bias(self.vector, self.map)
+                self._kept[bias] = bias(self.vector, map)
             term = self._kept[bias]
         return pre_activations if term is None else pre_activations + term
 
@@ -91,10 +103,22 @@ class Conditioning(nn.Module):
         how: for the vector: ``global`` (eq. 4), ``spatial`` (eq. 5 with s = m(h)) or ``both``. An encoder's own map
             always enters by place, beside m(h) if there is one.
         drawn_channels: channels of m(h).
+        scales: resolutions of the core; strided convolutions, learned, bring a map to each.
+        vector_width: longer vectors are projected to this length, once, before they enter the layers: 512 numbers in
+            each of 64 layers would be a fifth of a core's weights. None: every layer gets the vector itself.
     """
 
     def __init__(
-        self, vector_size: int, map_channels: int, how: str, drawn_channels: int, height: int, width: int
+        self,
+        vector_size: int,
+        map_channels: int,
+        how: str,
+        drawn_channels: int,
+        height: int,
+        width: int,
+        *,
+        scales: int = 1,
+        vector_width: int | None = None,
     ) -> None:
         super().__init__()
         draws_map = bool(vector_size) and how in ("spatial", "both")
@@ -102,10 +126,16 @@ class Conditioning(nn.Module):
         self.vector_size = vector_size if how in ("global", "both") else 0
         self.map_channels = map_channels + (drawn_channels if draws_map else 0)
         self._own_map = bool(map_channels)
+        self.project = None
+        if vector_width is not None and self.vector_size > vector_width:
+            self.project = nn.Linear(self.vector_size, vector_width, bias=False)
+            self.vector_size = vector_width
+        S = self.map_channels
+        self.shrink = nn.ModuleList(nn.Conv2d(S, S, 3, 2, 1) for _ in range(scales - 1) if S)
 
-    def bias(self, outputs: int) -> ConditionBias:
+    def bias(self, outputs: int, scale: int = 0) -> ConditionBias:
         """A layer's own ``ConditionBias``, of the right widths."""
-        return ConditionBias(self.vector_size, self.map_channels, outputs)
+        return ConditionBias(self.vector_size, self.map_channels, outputs, scale)
 
     def forward(self, condition: Condition, keep: bool = False) -> Terms:
         maps = []
@@ -113,5 +143,12 @@ class Conditioning(nn.Module):
             maps.append(condition.map)
         if self.draw_map is not None and condition.vector is not None:
             maps.append(self.draw_map(condition.vector))
-        map = None if not maps else maps[0] if len(maps) == 1 else torch.cat(maps, dim=1)
-        return Terms(condition.vector if self.vector_size else None, map, keep)
+        vector = condition.vector if self.vector_size else None
+        if self.project is not None and vector is not None:
+            vector = self.project(vector)
+        if not maps:
+            return Terms(vector, (), keep)
+        scaled = [maps[0] if len(maps) == 1 else torch.cat(maps, dim=1)]
+        for shrink in self.shrink:
+            scaled.append(shrink(F.elu(scaled[-1]) if len(scaled) > 1 else scaled[-1]))
+        return Terms(vector, scaled, keep)

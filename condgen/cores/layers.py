@@ -46,15 +46,102 @@ def start_weights(conv: nn.Conv2d, gain: float = 1.0) -> None:
 class VerticalConv(nn.Conv2d):
     """Convolution over this row and the m rows above it, m columns to either side; no mask.
 
-    ``(B, inputs, H, W) -> (B, outputs, H, W)``; row r reads rows r-m .. r, so the *link* has to shift it.
+    ``(B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride))``; row r reads rows ``stride r - m .. stride
+    r``: its own as well, so that something behind it has to shift.
+
+    Args:
+        rows: rows of the kernel; default m + 1.
     """
 
-    def __init__(self, inputs: int, outputs: int, field: int) -> None:
+    def __init__(self, inputs: int, outputs: int, field: int, stride: int = 1, rows: int | None = None) -> None:
         m = field // 2
-        super().__init__(inputs, outputs, (m + 1, field), padding=(m, m))
+        rows = rows or m + 1
+        super().__init__(inputs, outputs, (rows, field), stride, padding=(rows - 1, m))
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x)[:, :, : x.shape[2]]  # the rows below come from the padding underneath
+        return super().forward(x)[:, :, : -(-x.shape[2] // self.stride[0])]  # the rest comes from the padding below
+
+    def uncropped(self, x: Tensor) -> tuple[Tensor, int]:
+        """The output, and at how many positions it is."""
+        y = self.forward(x)
+        return y, y.numel() // y.shape[1]
+
+
+class CornerConv(nn.Conv2d):
+    """Convolution over this pixel and what lies ``rows - 1`` above and ``columns - 1`` to the left of it.
+
+    ``(B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride))``.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rows: int, columns: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, (rows, columns), stride, padding=(rows - 1, columns - 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = (-(-side // self.stride[0]) for side in x.shape[2:])
+        return super().forward(x)[:, :, :rows, :columns]
+
+    def uncropped(self, x: Tensor) -> tuple[Tensor, int]:
+        """The output, and at how many positions it is."""
+        y = self.forward(x)
+        return y, y.numel() // y.shape[1]
+
+
+class UpConv(nn.ConvTranspose2d):
+    """Transposed convolution of stride 2 that turns coarse row i into fine rows 2i, 2i + 1, ..., never above.
+
+    ``(B, inputs, H, W) -> (B, outputs, 2 H, 2 W)``. Coarse column j goes to fine columns ``2j - offset ..``.
+
+    Args:
+        offset: columns to the left of 2j that are reached: m for a vertical stack, 0 where the left alone is known.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rows: int, columns: int, offset: int) -> None:
+        super().__init__(inputs, outputs, (rows, columns), 2)
+        self.offset = offset
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        H, W = x.shape[2:]
+        return super().forward(x)[:, :, : 2 * H, self.offset : self.offset + 2 * W]
+
+    def uncropped(self, x: Tensor) -> tuple[Tensor, int]:
+        """The output before cropping and the positions of the original's, which has rows and columns of bias alone."""
+        B, _, H, W = x.shape
+        rows, columns = self.kernel_size
+        return super().forward(x), B * (2 * H + rows - 1) * (2 * W + columns - 1)
+
+
+class Pointwise(nn.Conv2d):
+    """1x1 convolution of several tensors side by side, ``(B, n_k, H, W)`` each, without putting them together.
+
+    Args:
+        inputs: n_k of each; the weight's inputs are theirs in this order.
+    """
+
+    def __init__(self, inputs: tuple[int, ...], outputs: int) -> None:
+        super().__init__(sum(inputs), outputs, 1)
+        self.inputs = inputs
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        parts = self.weight.split(self.inputs, dim=1)
+        y = F.conv2d(tensors[0], parts[0], self.bias)
+        for x, part in zip(tensors[1:], parts[1:], strict=True):
+            y = y + F.conv2d(x, part)
+        return y
+
+    def uncropped(self, *tensors: Tensor) -> tuple[Tensor, int]:
+        """The output, and at how many positions it is."""
+        y = self.forward(*tensors)
+        return y, y.numel() // y.shape[1]
+
+
+def shift_down(x: Tensor) -> Tensor:
+    """Row r of the result is row r - 1; row 0 is exactly zero."""
+    return F.pad(x, (0, 0, 1, -1))
+
+
+def shift_right(x: Tensor) -> Tensor:
+    """Column c of the result is column c - 1; column 0 is exactly zero."""
+    return F.pad(x, (1, -1))
 
 
 class Link(nn.Conv2d):
@@ -115,10 +202,15 @@ class Dropout:
         self.threshold = round(rate * 256)
         self.uses = 0  # every call is a stream of its own
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def kept(self, shape: tuple[int, ...]) -> tuple[Tensor, float]:
+        """Which elements of a tensor (B, C, H, W) stay, bool and channels-last, and the factor that they get."""
         self.uses += 1
-        B, C, H, W = x.shape
+        B, C, H, W = shape
         drawn = streams.example_bytes(self.keys, self.uses, H * W * C)
         # maps innermost, as the activations lie in memory
         kept = (drawn >= self.threshold).view(B, H, W, C).permute(0, 3, 1, 2)
-        return x * kept.to(x.dtype).mul_(256 / (256 - self.threshold))
+        return kept, 256 / (256 - self.threshold)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        kept, factor = self.kept(tuple(x.shape))
+        return x * kept.to(x.dtype).mul_(factor)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-from condgen.condition import DataInfo
+from condgen.condition import DataInfo, Encoder
 from condgen.cores.conditioning import Conditioning
 from condgen.cores.gated import GatedPixelCNN
+from condgen.cores.pixelcnnpp import PixelCNNpp
 from condgen.likelihoods import Bernoulli, Categorical, Likelihood, LogisticMixture
 from condgen.model import ConditionalModel
 from condgen.plugins import find_encoder
 from condgen.recipe.reading import encoder_options
-from condgen.recipe.schema import Recipe
+from condgen.recipe.schema import ModelSection, Recipe
 
 
 def build_likelihood(recipe: Recipe, info: DataInfo) -> Likelihood:
@@ -35,30 +37,51 @@ def build_model(recipe: Recipe, info: DataInfo) -> ConditionalModel:
         torch.manual_seed(recipe.train.seed)
         encoder = find_encoder(recipe.encoder.type)(encoder_options(recipe.encoder), info)
         likelihood = build_likelihood(recipe, info)
-        settings = recipe.model
-        conditioning = Conditioning(
-            encoder.vector_size,
-            encoder.map_channels,
-            settings.conditioning,
-            settings.map_channels,
-            info.height,
-            info.width,
-        )
-        core = GatedPixelCNN(
-            info.channels,
-            likelihood.starting_bias(),
-            likelihood.colour_of_outputs() if likelihood.colour_ordered else None,
-            conditioning,
-            filters=settings.filters,
-            layers=settings.layers,
-            field=settings.field,
-            first_field=settings.first_kernel_size or settings.field,
-            head=settings.head_filters or settings.filters,
-            dropout=settings.dropout,
-            skips=settings.skips,
-            linear_path=settings.linear_path,
-        )
+        core = build_core(recipe.model, info, likelihood, encoder)
     model = ConditionalModel(encoder, core, likelihood, info)
     # channels last: a CPU's convolutions otherwise reorder every weight in every step
     model.to(memory_format=torch.channels_last)
     return model
+
+
+def build_core(settings: ModelSection, info: DataInfo, likelihood: Likelihood, encoder: Encoder) -> nn.Module:
+    """The core that ``settings`` ask for, conditioned on what ``encoder`` yields; torch draws its weights."""
+    pyramid = settings.core == "pixelcnn++"
+    conditioning = Conditioning(
+        encoder.vector_size,
+        encoder.map_channels,
+        settings.conditioning,
+        settings.map_channels,
+        info.height,
+        info.width,
+        scales=settings.scales if pyramid and settings.small_field is None else 1,
+        vector_width=settings.vector_width if pyramid else None,
+    )
+    if pyramid:
+        return PixelCNNpp(
+            info.channels,
+            likelihood.outputs,
+            conditioning,
+            filters=settings.filters,
+            resnets=settings.resnets,
+            scales=settings.scales,
+            field=settings.field,
+            nonlinearity=settings.nonlinearity,
+            dropout=settings.dropout,
+            short_cuts=settings.short_cuts,
+            full_sight=settings.full_sight,
+        )
+    return GatedPixelCNN(
+        info.channels,
+        likelihood.starting_bias(),
+        likelihood.colour_of_outputs() if likelihood.colour_ordered else None,
+        conditioning,
+        filters=settings.filters,
+        layers=settings.layers,
+        field=settings.field,
+        first_field=settings.first_kernel_size or settings.field,
+        head=settings.head_filters or settings.filters,
+        dropout=settings.dropout,
+        skips=settings.skips,
+        linear_path=settings.linear_path,
+    )

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from condgen.cores.conditioning import Terms
-from condgen.cores.gated import GatedPixelCNN
 from condgen.likelihoods import Likelihood, scaled
 
 
 def naive(
-    core: GatedPixelCNN,
+    core: nn.Module,
     likelihood: Likelihood,
     terms: Terms,
     noise: Tensor,
@@ -34,7 +33,7 @@ def naive(
     Returns:
         uint8 (B, C, H, W) on 0 .. V-1. What was drawn is on the grid at every step, so it can be scored.
     """
-    dtype = core.head_out.weight.dtype
+    dtype = next(core.parameters()).dtype
     B, _, H, W = noise.shape
     x = torch.zeros(B, likelihood.channels, H, W, dtype=torch.uint8, device=noise.device)
     if known is not None and mask is not None:

@@ -60,7 +60,7 @@ def slow_parameters(model: ConditionalModel, x: Tensor, h: Condition) -> Tensor:
     """Figure 2 and equations 2, 4 and 5, one pixel and one layer at a time."""
     core: GatedPixelCNN = model.core
     terms = core.terms(h)
-    vector, map = terms.vector, terms.map
+    vector, map = terms.vector, terms.maps[0] if terms.maps else None
     B, C, H, W = x.shape
     colours = C if model.likelihood.colour_ordered else 1
     p = core.head_in.weight.shape[1]

@@ -113,8 +113,8 @@ IN_A_FILE = [
     (BASE + "sample:\n  labels: no", "line 4: sample.labels: expected a list, found the text 'no'."),
     (
         BASE + "model:\n  likelihood: bernouli",
-        "line 4: model.likelihood: expected 'auto', 'categorical', 'bernoulli', 'logistic_mixture' or 'continuous_mixture', "
-        "found the text 'bernouli'; did you mean bernoulli?",
+        "line 4: model.likelihood: expected 'auto', 'categorical', 'bernoulli', 'logistic_mixture' or "
+        "'continuous_mixture', found the text 'bernouli'; did you mean bernoulli?",
     ),
     (BASE + "model:\n  layers: 1000000", "line 4: model.layers: expected at most 200, found 1000000."),
     # several fields together
