@@ -21,7 +21,6 @@ import numpy as np
 from PIL import Image
 
 from condgen.data.cache import Opener, PicturePart
-from condgen.data.npz import Npz
 from condgen.data.parts import (
     SPLITS,
     Source,
@@ -34,6 +33,7 @@ from condgen.data.parts import (
     numbered_classes,
 )
 from condgen.errors import InputError, shown
+from condgen.npz import Npz
 from condgen.recipe.schema import DataSection
 
 _CHANNELS = (1, 3, 4)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from condgen.data.npz import Npz
 from condgen.errors import InputError, shown
 from condgen.files import open_regular, read_regular
+from condgen.npz import Npz
 
 _MAX_CSV = 1 << 30
 _RESERVED = ("image", "label", "attributes", "index", "key", "source")

@@ -35,18 +35,26 @@ def check_finite(tensors: Mapping[str, Tensor], where: object) -> None:
             raise ModelError(f"{shown(where)}: the tensor {shown(name)} holds NaN or infinity.", file=where)
 
 
-def decode(data: bytes, expected: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The tensors of ``path`` (whose content is ``data``), on the CPU; names, shapes and dtypes are ``expected``'s.
+def parse(data: bytes, path: Path) -> dict[str, Tensor]:
+    """All tensors of ``path`` (whose content is ``data``), on the CPU.
 
     Raises:
-        ModelError: not safetensors, a header beyond the limits or with duplicate names, holes or overlaps; a tensor
-            too many or too few, of another shape or dtype; NaN or infinity.
+        ModelError: not safetensors, a header beyond the limits or with duplicate names, holes or overlaps.
     """
     _check_header(data, path)
     try:
-        found = safetensors.torch.load(data)
+        return safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{shown(path)} is not a usable safetensors file ({shown(error)}).", file=path) from error
+
+
+def decode(data: bytes, expected: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors of ``path``, as ``parse``; names, shapes and dtypes are ``expected``'s.
+
+    Raises:
+        ModelError: as ``parse``; a tensor too many or too few, of another shape or dtype; NaN or infinity.
+    """
+    found = parse(data, path)
     for name in sorted(set(found) ^ set(expected)):
         problem = "holds a tensor that the model lacks" if name in found else "lacks a tensor of the model"
         raise ModelError(f"{shown(path)} {problem}: {shown(name)[:200]}.", file=path)

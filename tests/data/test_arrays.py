@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from condgen import npz as npz_module
 from condgen.data import data_info, open_data
-from condgen.data import npz as npz_module
 from condgen.data.dataset import Dataset
-from condgen.data.npz import Npz
 from condgen.errors import InputError
+from condgen.npz import Npz
 from condgen.recipe.schema import DataSection
 
 CHANCE = np.random.default_rng(0)
