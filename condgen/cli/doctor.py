@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-import time
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ def doctor(device: Device = None, as_json: Json = False, quiet: Quiet = False, d
     """Show versions, devices, folders and extras: what to send with a question."""
     import torch
 
+    from condgen.train.precision import bf16_speed_up
+
     chosen = device_of(device)
     report: dict[str, Any] = {
         "condgen": metadata.version("condgen"),
@@ -32,7 +33,7 @@ def doctor(device: Device = None, as_json: Json = False, quiet: Quiet = False, d
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "bf16_speed_up": _bf16_speed_up(chosen),
+        "bf16_speed_up": bf16_speed_up(chosen),
         "cache_folder": _cache(),
         "working_folder_writable": _writable(Path()),
         "extras": {name: util.find_spec(name) is not None for name in _EXTRAS},
@@ -44,31 +45,6 @@ def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return None
-
-
-def _bf16_speed_up(device: Any) -> float | None:
-    """How many times faster a convolution like a training step's runs under bf16 autocast; None: not at all."""
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    layer = torch.nn.Conv2d(64, 64, 3, padding=1).to(device)
-    x = torch.rand(16, 64, 32, 32, generator=generator).to(device)
-
-    def seconds(bf16: bool) -> float:
-        best = float("inf")
-        for _ in range(4):  # the first call chooses a kernel
-            begun = time.perf_counter()
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                for _ in range(5):
-                    y = layer(x)
-            y.sum().item()  # waits for a GPU
-            best = min(best, time.perf_counter() - begun)
-        return best
-
-    try:
-        return round(seconds(False) / seconds(True), 2)
-    except RuntimeError:  # no bf16 on this device
         return None
 
 
@@ -91,12 +67,15 @@ def _writable(folder: Path) -> bool:
 
 
 def _lines(report: dict[str, Any]) -> str:
+    from condgen.train.precision import BF16_IS_FAST
+
     speed_up, cache = report["bf16_speed_up"], report["cache_folder"]
     packages = ", ".join(f"{name} {version or 'missing'}" for name, version in report["packages"].items())
     if speed_up is None:
         bf16 = "not on this device"
     else:
-        bf16 = f"{speed_up:g} times the speed of fp32" + ("; try train.precision=bf16" if speed_up > 1.2 else "")
+        advice = "use train.precision=bf16" if speed_up >= BF16_IS_FAST else "leave train.precision at fp32"
+        bf16 = f"convolutions at {speed_up:g} times the speed of fp32: {advice}"
     rows = {
         "condgen": f"{report['condgen']} on Python {report['python']}, {report['system']}",
         "packages": packages,

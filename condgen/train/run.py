@@ -27,6 +27,7 @@ from condgen.train.budget import Budget
 from condgen.train.chores import Pictures, Validation
 from condgen.train.loop import Loop, Outputs
 from condgen.train.objective import LikelihoodObjective
+from condgen.train.precision import bf16_is_fast
 from condgen.train.process import determinism, explained
 from condgen.train.ranks import TIMEOUT, Ranks, abandon
 from condgen.train.report import Report
@@ -108,6 +109,8 @@ class _Job:
         _check_readable(model, images)
 
         run = stack.enter_context(self._open_run(images, images.info)) if ranks.first else None
+        if recipe.train.precision == "bf16" and ranks.first and not bf16_is_fast(ranks.device):
+            warn(f"train.precision: {ranks.device} has no fast bf16; fp32 is the better choice on this machine.")
         state, order = self._prepare(model, images, run)
         done = state.counters.samples // recipe.train.batch_size
         if recipe.train.compile:

@@ -535,6 +535,19 @@ def test_doctor(condgen: Condgen) -> None:
     assert condgen("doctor", "--device", "cuda:77").code == 6
 
 
+@pytest.mark.parametrize(
+    ("speed_up", "said"),
+    [(None, "not on this device"), (0.3, "leave train.precision at fp32"), (2.0, "use train.precision=bf16")],
+)
+def test_doctor_says_whether_bf16_is_worth_it(
+    condgen: Condgen, monkeypatch: pytest.MonkeyPatch, speed_up: float | None, said: str
+) -> None:
+    monkeypatch.setattr("condgen.train.precision.bf16_speed_up", lambda device: speed_up)
+    assert condgen("doctor", "--json").object["bf16_speed_up"] == speed_up
+    (line,) = [line for line in condgen("doctor").out.splitlines() if line.startswith("bf16")]
+    assert said in line
+
+
 # names that would move the cursor
 
 

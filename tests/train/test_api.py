@@ -159,6 +159,24 @@ def test_precisions_resume(home: Path, tmp_path: Path, precision: str) -> None:
     assert contents(condgen.train(recipe, out=tmp_path / "run", quiet=True)) == contents(whole)
 
 
+@pytest.mark.parametrize(("precision", "fast", "warned"), [("bf16", False, 1), ("bf16", True, 0), ("fp32", False, 0)])
+def test_slow_bf16_is_warned_of(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    precision: str,
+    fast: bool,
+    warned: int,
+) -> None:
+    import condgen.train.run as module
+
+    monkeypatch.setattr(module, "bf16_is_fast", lambda device: fast)
+    recipe = tiny_recipe(home, train__precision=precision, train__max_steps=1)
+    assert condgen.train(recipe, out=tmp_path / "run", quiet=True)  # and goes on
+    assert capsys.readouterr().err.count("warning: train.precision: cpu has no fast bf16; ") == warned
+
+
 @pytest.mark.slow
 def test_compiled_training_is_about_the_same(home: Path, tmp_path: Path) -> None:
     from condgen.store.run import read_log
