@@ -90,7 +90,7 @@ class Resnet(nn.Module):
 
     def forward(self, x: Tensor, auxiliary: Tensor | None = None) -> Tensor:
         y = self.conv_in(concat_elu(x))
-        if self.nin is not None:
+        if self.nin is not None and auxiliary is not None:
             y = y + self.nin(concat_elu(auxiliary))
         a, b = self.conv_out(self.dropout(concat_elu(y))).chunk(2, dim=1)
         return x + a * torch.sigmoid(b)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -29,124 +30,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
-os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # so that the processor's time of compiling is this process's
+if __name__ == "__main__":  # before torch is imported
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # then what compiling takes is this process's time
 
 import torch
 import torch.nn.functional as F
+from contenders import Variant, step_of
+from plain import PlainPixelCNNpp
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from plain import PlainPixelCNNpp, PlainTraining
-
-from condgen.condition import DataInfo
 from condgen.progress import Progress
-from condgen.recipe import Recipe
-from condgen.recipe.build import build_model
-from condgen.train.batches import Batches, Order
-from condgen.train.budget import Budget
-from condgen.train.loop import Loop
-from condgen.train.objective import LikelihoodObjective
 from condgen.train.precision import BF16_IS_FAST, bf16_speed_up
-from condgen.train.process import determinism
-from condgen.train.ranks import Ranks
-from condgen.train.signals import Signals
-from condgen.train.state import TrainState
+from condgen.train.ranks import choose_device
 
 WARM_UP = 2
 MATMULS = (512, 1024, 2048)
 CHILD_STEPS = 3
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One thing that is timed: condgen's step, or the plain network's."""
-
-    filters: int
-    batch: int
-    plain: bool = False
-    compiled: bool = False
-    precision: str = "fp32"
-    dropout: str = "elements"
-    """``elements``, ``channels`` (plain alone) or ``none``."""
-    side: int = 32
-    resnets: int = 5
-    mixtures: int = 10
-
-    @property
-    def name(self) -> str:
-        what = "plain" if self.plain else "compiled" if self.compiled else "eager"
-        dropout = "" if self.dropout == "elements" else f", dropout of {self.dropout}"
-        return f"{self.filters} filters, {what} {self.precision}{dropout}"
-
-
-def images(variant: Variant, device: torch.device) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    shape = (variant.batch, 3, variant.side, variant.side)
-    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).to(device)
-
-
-def plain_step(variant: Variant, device: torch.device) -> Callable[[], None]:
-    network = PlainPixelCNNpp(
-        variant.filters,
-        variant.resnets,
-        variant.mixtures,
-        dropout=0.0 if variant.dropout == "none" else 0.5,
-        whole_channels=variant.dropout == "channels",
-    )
-    training, x = PlainTraining(network.to(device)), images(variant, device)
-    return lambda: training.step(x)
-
-
-def condgen_step(variant: Variant, device: torch.device) -> Callable[[], None]:
-    """One step of condgen's own loop, without files, on one batch."""
-    recipe = Recipe.model_validate(
-        {
-            "data": {"image_size": variant.side},
-            "model": {
-                "core": "pixelcnn++",
-                "filters": variant.filters,
-                "resnets": variant.resnets,
-                "mixtures": variant.mixtures,
-                "dropout": 0.0 if variant.dropout == "none" else 0.5,
-            },
-            "train": {"max_steps": 10**9, "batch_size": variant.batch, "precision": variant.precision},
-        }
-    )
-    model = build_model(recipe, DataInfo(3, variant.side, variant.side, 8)).to(device)
-    order = Order(variant.batch, 0)
-    x, (_, keys) = images(variant, device), order.at(0, variant.batch)
-    batch = {"image": x, "key": keys.to(device)}
-    model.eval().initialise(batch)
-    state = TrainState(model, recipe.train)
-    if variant.compiled:
-        model.core.compile()
-    loop = Loop(
-        recipe.train,
-        LikelihoodObjective(model),
-        state,
-        order,
-        Batches(lambda step: batch, 0),
-        Ranks(str(device)),
-        Budget(recipe.train.max_steps, None),
-        Signals(),
-        None,
-    )
-    model.train()
-
-    def step() -> None:
-        with determinism(recipe.train.deterministic, device):
-            loop.advance()
-
-    return step
-
-
-def step_of(variant: Variant, device: torch.device) -> Callable[[], None]:
-    return plain_step(variant, device) if variant.plain else condgen_step(variant, device)
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
@@ -180,7 +83,7 @@ class Anchors:
     def __call__(self) -> None:
         for a in self._squares:
             for _ in range(2):
-                seconds = timed(lambda a=a: a @ a, self.device)
+                seconds = timed(functools.partial(torch.mm, a, a), self.device)
                 self.matmul_gflops = max(self.matmul_gflops, 2 * len(a) ** 3 / seconds / 1e9)
         for _ in range(2):
             seconds = timed(lambda: F.conv2d(self._x, self._weight, padding=1), self.device)
@@ -214,9 +117,20 @@ def measure(
     return seconds
 
 
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory that this process had, in 2^20 bytes: resident, or allocated on the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    # elsewhere; Linux would count the parent's memory in
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def child(variant: Variant, device: torch.device) -> dict[str, float]:
     """In a process of its own: peak memory over three steps, and what the first step took beyond a later one."""
-    torch.set_num_threads(1)
+    before = peak_memory_mb(device)
     step, took, wall = step_of(variant, device), [], []
     for _ in range(CHILD_STEPS):
         begun = os.times()
@@ -226,12 +140,9 @@ def child(variant: Variant, device: torch.device) -> dict[str, float]:
         ended = os.times()
         took.append(sum(ended[:4]) - sum(begun[:4]))  # compilers are children
         wall.append(ended.elapsed - begun.elapsed)
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device)
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
-        "peak_memory_mb": peak / 2**20,
+        "memory_of_torch_mb": before,
+        "peak_memory_mb": peak_memory_mb(device),
         "first_steps_seconds": took[0] + took[1] - 2 * took[2],
         "first_steps_wall_seconds": wall[0] + wall[1] - 2 * wall[2],
     }
@@ -257,11 +168,10 @@ def instruction_set(device: torch.device) -> str:
     return ", ".join(found)
 
 
-def quotients(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
-    """Median and quartiles of the rounds' quotients."""
-    found = sorted(a / b for a, b in zip(above, below, strict=True))
-    low, _, high = statistics.quantiles(found, n=4) if len(found) > 1 else found * 3
-    return {"median": statistics.median(found), "quartiles": [round(low, 3), round(high, 3)]}
+def quotients(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Lower quartile, median and upper quartile of the rounds' quotients."""
+    found = [a / b for a, b in zip(above, below, strict=True)]
+    return [round(q, 4) for q in statistics.quantiles(found, n=4)] if len(found) > 1 else found * 3
 
 
 def row(
@@ -284,23 +194,20 @@ def row(
     }
     if not variant.plain:
         for name, dropout in (("ratio_to_plain", "elements"), ("ratio_to_plain_channels", "channels")):
-            plain = Variant(
-                **{**asdict(variant), "plain": True, "compiled": False, "precision": "fp32", "dropout": dropout}
-            )
-            ratio = quotients(seconds[plain], seconds[variant])
-            found[name] = round(ratio["median"], 3)
-            found[f"{name}_quartiles"] = ratio["quartiles"]
-        without = seconds[Variant(**{**asdict(variant), "dropout": "none"})]
-        found["dropout_share"] = round(1 - quotients(without, seconds[variant])["median"], 4)
+            plain = replace(variant, plain=True, compiled=False, precision="fp32", dropout=dropout)
+            low, found[name], high = quotients(seconds[plain], seconds[variant])
+            found[f"{name}_quartiles"] = [low, high]
+        found["dropout_share"] = 1 - quotients(seconds[replace(variant, dropout="none")], seconds[variant])[1]
     memory = apart.get(variant, {})
-    found["peak_memory_mb"] = round(memory["peak_memory_mb"]) if memory else None
+    for name in ("peak_memory_mb", "memory_of_torch_mb"):
+        found[name] = round(memory[name]) if memory else None
     for name in ("seconds", "wall_seconds") if not variant.plain else ():
         known = variant.compiled and bool(memory)
         found[f"compile_{name}"] = round(memory[f"first_steps_{name}"], 1) if known else None
     return found
 
 
-def variants_of(filters: int, batch: int, kinds: Sequence[str], sizes: dict[str, int]) -> list[Variant]:
+def variants_of(filters: int, batch: int, kinds: Sequence[str], sizes: dict[str, Any]) -> list[Variant]:
     """Plain first, then condgen's rows, each followed by the same without dropout."""
     found = [Variant(filters, batch, plain=True, dropout=how, **sizes) for how in ("elements", "channels")]
     for kind in kinds:
@@ -315,7 +222,7 @@ KINDS = ("eager", "compiled", "eager-bf16", "compiled-bf16")
 
 def benchmark(
     sizes: Sequence[tuple[int, int]], kinds: Sequence[str], rounds: int, device: torch.device, *, memory: bool,
-    network: dict[str, int],
+    network: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """The whole report.
 
@@ -330,13 +237,16 @@ def benchmark(
     kinds = [kind for kind in kinds if fast or not kind.endswith("bf16")]
     groups = [variants_of(filters, batch, kinds, network) for filters, batch in sizes]
     reported = [[v for v in group if v.plain or v.dropout != "none"] for group in groups]
-    anchors, apart, seconds = Anchors(device), {}, {}
+    anchors = Anchors(device)
+    apart: dict[Variant, dict[str, Any]] = {}
+    seconds: dict[Variant, list[float]] = {}
     if memory:
         with Progress("a process for each row", sum(map(len, reported)), "rows") as progress:
             for variant in (v for group in reported for v in group):
                 apart[variant] = in_child(variant, device)
                 progress.advance(1, row=variant.name)
     for group in groups:
+        torch.compiler.reset()  # there is a limit on the sizes for which one function is compiled in a process
         steps = {variant: step_of(variant, device) for variant in group}
         with Progress(f"{group[0].filters} filters", len(group) * (WARM_UP + rounds), "steps") as progress:
             seconds |= measure(steps, rounds, device, anchors, progress)
@@ -395,13 +305,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        parser.error("--rounds: at least 1")
     torch.set_num_threads(1)
-    device = Ranks(options.device).device
+    device = choose_device(options.device)
     if options.child:
         print(json.dumps(child(Variant(**json.loads(options.child)), device)))
         return
     sizes = [(filters, max(1, 320 // filters)) for filters in options.filters]
-    network: dict[str, int] = {}
+    network: dict[str, Any] = {}
     if options.smoke:
         sizes, network, options.rounds = [(4, 2)], {"side": 8, "resnets": 1, "mixtures": 2}, 1
     with tempfile.TemporaryDirectory() as cache:
