@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_commands_in_the_documents_exist() -> None:
-    known = {page.stem for page in (ROOT / "condgen" / "cli").glob("*.py")}
+    known = {page.stem.rstrip("_") for page in (ROOT / "condgen" / "cli").glob("*.py")}
     used = {verb for page in PAGES for block in blocks(page, "bash") for verb in re.findall(r"condgen ([a-z]+)", block)}
     assert used and used <= known
 
@@ -56,6 +57,21 @@ def test_the_first_encoder_of_the_documents_trains_and_loads(tmp_path: Path, mon
     model = condgen.load(run)
     picture = condgen.open_data(model.recipe.data, "test").batch(np.array([0]))["image"]
     assert len(model.encode(image=picture)) == 1
+
+
+def test_the_lines_that_make_an_npz_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a tensorflow that has read the checkpoint: the averages go into the model."""
+    weights = {f"model/{name}": np.full(3, value, np.float32) for name, value in (("a/V", 1), ("a/V/Average", 2))}
+    reader = SimpleNamespace(
+        get_variable_to_shape_map=lambda: dict.fromkeys([*weights, "Variable_3"]), get_tensor=weights.__getitem__
+    )
+    fake = SimpleNamespace(train=SimpleNamespace(load_checkpoint=lambda prefix: reader))
+    monkeypatch.setitem(sys.modules, "tensorflow", fake)
+    monkeypatch.chdir(tmp_path)
+    [code] = blocks(ROOT / "docs" / "import.md", "python")
+    exec(compile(code, "docs/import.md", "exec"), {})  # noqa: S102
+    with np.load("params_cifar.npz", allow_pickle=False) as made:
+        assert {name: made[name].tolist() for name in made.files} == {k: v.tolist() for k, v in weights.items()}
 
 
 def test_the_readme_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

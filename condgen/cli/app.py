@@ -10,6 +10,7 @@ import typer
 from condgen.cli.doctor import doctor
 from condgen.cli.encoders import encoders
 from condgen.cli.evaluate import evaluate
+from condgen.cli.import_ import import_
 from condgen.cli.recipes import recipes
 from condgen.cli.sample import sample
 from condgen.cli.score import score
@@ -46,7 +47,9 @@ def app() -> Any:
         context_settings={"max_content_width": 110},
     )
     commands.callback(epilog=_EPILOG)(_root)
-    for command in (train, sample, evaluate, score, verify, recipes, encoders, doctor):
+    for command in (train, sample, evaluate, score, verify, import_, recipes, encoders, doctor):
         # an encoder may have words of its own: --source face.jpg
-        commands.command(context_settings={"ignore_unknown_options": command in (sample, score)})(command)
+        commands.command(
+            command.__name__.rstrip("_"), context_settings={"ignore_unknown_options": command in (sample, score)}
+        )(command)
     return typer.main.get_command(commands)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,11 @@ from condgen.cli.options import (
     one_of,
 )
 from condgen.cli.outcome import answer
+from condgen.errors import RecipeError
+
+if TYPE_CHECKING:
+    from condgen.model import ConditionalModel
+    from condgen.recipe import Recipe
 
 
 def evaluate(
@@ -44,7 +49,8 @@ def evaluate(
 ) -> None:
     """Measure a model in bits per dimension on a split, beside PNG and WebP.
 
-    Overrides choose other data: condgen evaluate RUN data.source=npz data.root=F.npz
+    Overrides choose other data: condgen evaluate RUN data.source=npz data.root=F.npz; model.likelihood_rule=classic
+    computes as the PixelCNN++ code does, train.precision=fp64 in double precision.
     """
     which, step = one_of("weights", weights, ["ema", "raw"]), checkpoint_of(checkpoint)
     part = one_of("split", split, ["train", "validation", "test"])
@@ -53,9 +59,31 @@ def evaluate(
     from condgen.store import load
 
     model = load(run, weights=which, checkpoint=step, device=device_of(device))
-    recipe = changed(model.recipe, overrides, ["data"])
+    recipe = changed(model.recipe, overrides, ["data"], ["model.likelihood_rule", "train.precision"])
+    _compute_as(model, recipe)
     report = likelihood_report(model, open_data(recipe.data, part), limit=limit, seed=seed or 0)
     answer(report, lambda: _table(report), as_json)
+
+
+def _compute_as(model: ConditionalModel, recipe: Recipe) -> None:
+    """Gives ``model`` the rule and the precision of ``recipe``; nothing is evaluated in less than fp32.
+
+    Raises:
+        RecipeError: another rule for a likelihood that has none.
+    """
+    import torch
+
+    from condgen.recipe.build import build_likelihood
+
+    model.to(torch.float64 if recipe.train.precision == "fp64" else torch.float32)
+    if recipe.model.likelihood_rule != model.recipe.model.likelihood_rule:
+        if recipe.likelihood != "logistic_mixture":
+            raise RecipeError(
+                f"model.likelihood_rule: this model's likelihood is {recipe.likelihood}, which has no such choice; "
+                "leave it out.",
+                field="model.likelihood_rule",
+            )
+        model.likelihood = build_likelihood(recipe, model.info)
 
 
 def _table(report: dict[str, Any]) -> str:

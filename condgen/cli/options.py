@@ -134,19 +134,22 @@ def free_path(stem: str, suffix: str) -> Path:
     return next(path for path in names if not os.path.lexists(path))
 
 
-def changed(recipe: Recipe, overrides: Sequence[str] | None, sections: Sequence[str]) -> Recipe:
-    """``recipe`` (of a trained model) with overrides, which may touch ``sections`` alone.
+def changed(
+    recipe: Recipe, overrides: Sequence[str] | None, sections: Sequence[str], fields: Sequence[str] = ()
+) -> Recipe:
+    """``recipe`` (of a trained model) with overrides, which may touch ``sections`` and ``fields`` alone.
 
     Raises:
-        RecipeError: an override is wrong, or of a section in which a trained model cannot be changed.
+        RecipeError: an override is wrong, or of a field in which a trained model cannot be changed.
     """
     from condgen.recipe import with_overrides
 
     for override in overrides or ():
-        section = override.partition("=")[0].partition(".")[0]
-        if section in SECTIONS and section not in sections:
-            name = override.partition("=")[0]
-            takes = f"fields of {' and '.join(sections)} alone" if sections else "no overrides here"
+        name = override.partition("=")[0]
+        section = name.partition(".")[0]
+        if section in SECTIONS and section not in sections and name not in fields:
+            others = f", {' and '.join(fields)}" if fields else ""
+            takes = f"fields of {' and '.join(sections)}{others} alone" if sections else "no overrides here"
             raise RecipeError(f"{shown(name)[:60]}: a model that is trained takes {takes}; leave it out.", field=name)
     return with_overrides(recipe, overrides or ())
 

@@ -138,7 +138,8 @@ def rows_of(source: Source, split: Split, section: DataSection) -> tuple[Split, 
     # from both ends of one order: the share of one does not move the other
     test = 0 if "test" in source.parts else _share(count, section.test)
     validation = 0 if "validation" in source.parts else _share(count, section.validation)
-    if test + validation >= count:
+    everything = section.test == 1 and not validation  # of a set that is only measured, none is for training
+    if test + validation >= count and not everything:
         raise InputError(
             f"{source.name} has {count} training images, of which {test + validation} would be kept for validation "
             "and test; give more images or lower data.validation and data.test.",
@@ -150,7 +151,8 @@ def rows_of(source: Source, split: Split, section: DataSection) -> tuple[Split, 
         "train": order[test : count - validation],
     }[split]
     if not len(chosen):
-        raise InputError(f"{source.name} has no {split} split; set data.{split} above 0.", field=f"data.{split}")
+        way_out = "lower data.test, which takes all images" if split == "train" else f"set data.{split} above 0"
+        raise InputError(f"{source.name} has no {split} split; {way_out}.", field=f"data.{split}")
     return "train", np.sort(chosen)
 
 

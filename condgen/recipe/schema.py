@@ -40,7 +40,9 @@ class DataSection(Section):
     validation: Fraction = Field(
         0.05, description="Share of the training images kept for validation where the set has no such split."
     )
-    test: Fraction = Field(0.1, description="Share kept for the test where the set has no such split.")
+    test: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="Share kept for the test where the set has no such split; 1: all of it, only to be measured."
+    )
     split_seed: int = Field(
         0, description="Seed of the splits that are drawn; of portraits: of all people and pictures."
     )

@@ -25,6 +25,7 @@ from condgen.store.sealed import seal
 from condgen.store.tensors import check_finite, decode, encode
 
 _WEIGHTS = "model.safetensors"
+_FILES = {CONFIG, _WEIGHTS, "README.md"}
 _LIMIT = 1 << 40
 
 
@@ -155,10 +156,25 @@ def put(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         own.copy_(tensors[name])
 
 
-def save_model(model: ConditionalModel, recipe: Recipe, folder: str | Path, readme: str) -> None:
+def check_free(folder: Path, force: bool = False) -> None:
+    """Raises:
+    RecipeError: ``folder`` exists, and ``force`` is off or there is something else there than a model.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not force:
+        raise RecipeError(f"{shown(folder)} exists; choose another name or add --force.", file=folder)
+    if folder.is_symlink() or not folder.is_dir() or not {CONFIG, _WEIGHTS} <= set(os.listdir(folder)) <= _FILES:
+        raise RecipeError(f"{shown(folder)} holds something else than a model; choose another name.", file=folder)
+
+
+def save_model(
+    model: ConditionalModel, recipe: Recipe, folder: str | Path, readme: str, *, force: bool = False
+) -> None:
     """Writes a model folder: ``config.json``, ``model.safetensors``, ``README.md``; whole or not at all.
 
-    Paths of this machine (``data.root``, ``data.columns``) are left out.
+    Paths of this machine (``data.root``, ``data.columns``) are left out. With ``force`` a model folder of this name is
+    replaced.
 
     Raises:
         RecipeError: ``folder`` exists.
@@ -166,8 +182,7 @@ def save_model(model: ConditionalModel, recipe: Recipe, folder: str | Path, read
         MachineError: the disk refuses.
     """
     folder = Path(folder)
-    if os.path.lexists(folder):
-        raise RecipeError(f"{shown(folder)} exists; choose another name.", file=folder)
+    check_free(folder, force)
     state = model.state_dict()
     check_finite(state, folder)
     portable = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": None, "columns": None})})
@@ -181,10 +196,25 @@ def save_model(model: ConditionalModel, recipe: Recipe, folder: str | Path, read
             write_new(aside / "README.md", readme.encode())
             write_new(aside / CONFIG, seal(config))
             sync_folder(aside)
-            os.rename(aside, folder)
+            _put_in_place(aside, folder)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
         sync_folder(folder.parent)
     except (OSError, ValueError) as error:
         raise unwritable(folder, error) from error
+
+
+def _put_in_place(aside: Path, folder: Path) -> None:
+    """Gives ``aside`` the name ``folder``; what had it goes when the new folder is there, or comes back."""
+    if not os.path.lexists(folder):
+        os.rename(aside, folder)
+        return
+    old = aside_of(folder)
+    os.rename(folder, old)
+    try:
+        os.rename(aside, folder)
+    except OSError:
+        os.rename(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

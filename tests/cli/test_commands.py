@@ -109,7 +109,7 @@ def at_home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
 
 
-COMMANDS = ["train", "sample", "evaluate", "score", "verify", "recipes", "encoders", "doctor"]
+COMMANDS = ["train", "sample", "evaluate", "score", "verify", "import", "recipes", "encoders", "doctor"]
 
 
 def commands() -> dict[str, Any]:
@@ -379,6 +379,17 @@ def test_evaluate(condgen: Condgen) -> None:
     assert plain["bits_per_dim_shuffled"] is None
 
 
+def test_evaluate_by_another_rule_and_in_another_precision(condgen: Condgen) -> None:
+    def bits(*overrides: str) -> float:
+        return float(condgen("evaluate", "tiny", *overrides, "--limit", 6, "--json").object["bits_per_dim"])
+
+    single, double = bits(), bits("train.precision=fp64")
+    assert single != double and single == pytest.approx(double, rel=1e-5)
+    assert bits("train.precision=bf16") == single  # an evaluation is at least fp32
+    classic = bits("model.likelihood_rule=classic", "train.precision=fp64")
+    assert classic != double and classic == pytest.approx(double, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -386,7 +397,13 @@ def test_evaluate(condgen: Condgen) -> None:
         (["tiny", "--limit", "0"], 2, "Invalid value for '--limit'"),
         (["tiny", "data.bit_depth=2"], 2, "data.bit_depth is 2, but the model's images have 8 bits"),
         (["tiny", "data.source=npz", "data.root=/none.npz"], 3, "data.root: /none.npz"),
-        (["tiny", "model.filters=3"], 2, "model.filters: a model that is trained takes fields of data alone"),
+        (
+            ["tiny", "model.filters=3"],
+            2,
+            "model.filters: a model that is trained takes fields of data, model.likelihood_rule and train.precision "
+            "alone; leave it out.",
+        ),
+        (["tiny", "train.precision=fp8"], 2, "train.precision"),
     ],
     ids=lambda value: str(value)[:50],
 )

@@ -100,6 +100,16 @@ def test_splits_in_files(tmp_path: Path) -> None:
     assert np.array_equal(images(alone), X[15:])
 
 
+def test_all_of_a_set_without_splits_may_be_test(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", x=X)
+    assert np.array_equal(images(open_data(section(tmp_path / "set.npz", test=1), "test")), X)
+    for split, way_out in (("train", "lower data.test, which takes all images"), ("validation", "set data.validation")):
+        with pytest.raises(InputError, match=f"has no {split} split; {way_out}"):
+            open_data(section(tmp_path / "set.npz", test=1), split)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="of which 21 would be kept for validation and test"):
+        open_data(section(tmp_path / "set.npz", test=1, validation=0.05), "test")
+
+
 def test_the_cache_makes_a_second_opening_read_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "a.npz", x=X, y=Y)
     before = images(open_data(section(tmp_path), "train"))

@@ -1,0 +1,306 @@
+"""``import_weights``: published weights of PixelCNN++ become a condgen model; its sizes follow from their shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from condgen.condition import DataInfo
+from condgen.errors import ModelError, RecipeError, shown
+from condgen.likelihoods import LogisticMixture
+from condgen.model import ConditionalModel
+from condgen.recipe import Recipe, recipe_from_dict
+from condgen.recipe.build import build_model
+from condgen.store.foreign import ForeignWeights, read_foreign
+from condgen.store.layouts import Entry, original_entries, per_output, port_entries
+from condgen.store.models import check_free, fresh_model, save_model
+from condgen.store.tensors import check_finite
+
+AVERAGE = "/ExponentialMovingAverage"
+"""What the original's checkpoints append to a variable's name for its Polyak average: the published weights."""
+NONLINEARITIES = {2: ("concat_elu",), 1: ("elu", "relu")}
+"""By the factor in which they widen their input; the first one is taken where nothing else is said."""
+_MOST = {"filters": 4096, "resnets": 100, "mixtures": 100, "classes": 4096}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the shapes of published weights say of their model."""
+
+    filters: int
+    resnets: int
+    mixtures: int
+    channels: int
+    classes: int
+    """0: unconditional."""
+    widening: int
+
+
+def import_weights(
+    source: str | Path,
+    folder: str | Path,
+    *,
+    nonlinearity: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Makes a model folder out of the weights at ``source``; returns what was found out, JSON types only.
+
+    Args:
+        source: see ``read_foreign``.
+        folder: the model folder, which must not exist.
+        nonlinearity, image_size: see ``model_of``.
+        force: replace a model folder that lies there.
+
+    Raises:
+        As ``read_foreign``, ``model_of`` and ``save_model``.
+    """
+    source, folder = Path(source), Path(folder)
+    check_free(folder, force)  # before the work, not after it
+    model, recipe, facts = model_of(read_foreign(source), nonlinearity=nonlinearity, image_size=image_size)
+    save_model(model, recipe, folder, _readme(source, facts), force=force)
+    return {"model": str(folder), **facts}
+
+
+def model_of(
+    found: ForeignWeights, *, nonlinearity: str | None = None, image_size: tuple[int, int] | None = None
+) -> tuple[ConditionalModel, Recipe, dict[str, Any]]:
+    """The model that ``found`` are the weights of, its recipe, and what was found out, JSON types only.
+
+    Args:
+        nonlinearity: of the resnets; ``elu`` and ``relu`` cannot be told from shapes. Default: what the file says,
+            else ``concat_elu`` where widths are doubled and ``elu`` where not.
+        image_size: (height, width); default: that of images in the file, else 32 x 32. No weight depends on it.
+
+    Raises:
+        ModelError: the weights are no PixelCNN++'s; an entry is missing, too many, of another shape, or holds NaN.
+        RecipeError: the nonlinearity or the image size is impossible for these weights.
+    """
+    tensors, averaged = _averaged(found)
+    program, sizes_of, entries_of = _program(tensors, found)
+    sizes = sizes_of({name: tuple(tensor.shape) for name, tensor in tensors.items()}, found)
+    _check_sizes(sizes, found)
+    chosen = _nonlinearity(nonlinearity, sizes, found)
+    height, width = image_size or found.image_size or (32, 32)
+    recipe = _recipe(sizes, chosen, height, width, program)
+    info = DataInfo(sizes.channels, height, width, classes=tuple(map(str, range(sizes.classes))))
+    with torch.device("meta"):  # the shapes first: a file may claim a model that fits in no memory
+        _check(tensors, entries_of(build_model(recipe, info).core), found)
+    check_finite(tensors, found.path)
+    model = fresh_model(recipe, info)
+    with torch.no_grad():
+        fitting = per_output(tensors) if entries_of is port_entries else tensors
+        for name, entry in entries_of(model.core).items():
+            entry.place.copy_(fitting[name].reshape(entry.place.shape))
+    return model.eval(), recipe, {
+        "program": program,
+        "averaged": averaged,
+        "core": recipe.model.core,
+        "filters": sizes.filters,
+        "resnets": sizes.resnets,
+        "mixtures": sizes.mixtures,
+        "nonlinearity": chosen,
+        "classes": sizes.classes,
+        "channels": sizes.channels,
+        "height": height,
+        "width": width,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+    }  # fmt: skip
+
+
+def _averaged(found: ForeignWeights) -> tuple[Mapping[str, Tensor], bool]:
+    """The averages under the names of what they are averages of, where the file has them; and whether it has."""
+    averages = {name.removesuffix(AVERAGE): value for name, value in found.tensors.items() if name.endswith(AVERAGE)}
+    raw = {name: value for name, value in found.tensors.items() if not name.endswith(AVERAGE)}
+    if averages and raw and set(averages) != set(raw):
+        odd = min(set(averages) ^ set(raw))
+        raise ModelError(
+            f"{shown(found.path)} has averages of some variables and not of others, like {shown(odd)[:200]}; save all "
+            f"averages (...{AVERAGE}), or none.",
+            file=found.path,
+        )
+    return averages or raw, bool(averages)
+
+
+def _program(
+    tensors: Mapping[str, Tensor], found: ForeignWeights
+) -> tuple[str, Callable[[Mapping[str, tuple[int, ...]], ForeignWeights], Sizes], Callable[[Any], dict[str, Entry]]]:
+    """Who wrote the weights, how their sizes are found, and the entries they consist of."""
+    if any(name.startswith("model/") for name in tensors):
+        return "openai/pixel-cnn", _original_sizes, original_entries
+    if any(name.startswith(("u_init.", "ul_init.", "up_layers.", "down_layers.")) for name in tensors):
+        return "pclucas14/pixel-cnn-pp", _port_sizes, port_entries
+    first = f" (its first name is {shown(next(iter(tensors)))[:200]})" if tensors else ""
+    raise ModelError(
+        f"{shown(found.path)} holds no weights of openai/pixel-cnn or pclucas14/pixel-cnn-pp{first}; give a file of "
+        "one of these.",
+        file=found.path,
+    )
+
+
+def _side(shapes: Mapping[str, tuple[int, ...]], name: str, axis: int, rank: int, found: ForeignWeights) -> int:
+    if name not in shapes:
+        raise ModelError(
+            f"{shown(found.path)} lacks {name}, without which the model's sizes are unknown; save all weights.",
+            file=found.path,
+        )
+    if len(shapes[name]) != rank:
+        raise ModelError(
+            f"{shown(found.path)}: {name} is {shapes[name]}, but has {rank} dimensions in every such model; save the "
+            "weights again.",
+            file=found.path,
+        )
+    return shapes[name][axis]
+
+
+def _original_sizes(shapes: Mapping[str, tuple[int, ...]], found: ForeignWeights) -> Sizes:
+    def side(name: str, axis: int, rank: int) -> int:
+        return _side(shapes, f"model/{name}", axis, rank, found)
+
+    filters, channels = side("conv2d_0/V", 3, 4), side("conv2d_0/V", 2, 4) - 1
+    resnets = max(1, round((_count(shapes, r"model/conv2d_(\d{1,6})/V") - 15) / 24))  # there are 24 R + 15
+    outputs = side(f"dense_{9 * resnets + 4}/b", 0, 1)
+    classes = side("conditional_weights_0/hw", 0, 2) if any("/conditional_weights_" in name for name in shapes) else 0
+    wide = side("conv2d_3/V", 2, 4)
+    return Sizes(filters, resnets, _mixtures(outputs, channels, found), channels, classes, _widening(wide, filters))
+
+
+def _port_sizes(shapes: Mapping[str, tuple[int, ...]], found: ForeignWeights) -> Sizes:
+    def side(name: str, axis: int, rank: int) -> int:
+        return _side(shapes, name, axis, rank, found)
+
+    filters, channels = side("u_init.conv.weight_v", 0, 4), side("u_init.conv.weight_v", 1, 4) - 1
+    resnets = _count(shapes, r"up_layers\.0\.u_stream\.(\d{1,6})\..*")
+    wide = side("up_layers.0.u_stream.0.conv_input.conv.weight_v", 1, 4)
+    outputs = side("nin_out.lin_a.bias", 0, 1)
+    return Sizes(filters, resnets, _mixtures(outputs, channels, found), channels, 0, _widening(wide, filters))
+
+
+def _count(names: Mapping[str, object], pattern: str) -> int:
+    """One more than the highest number that ``pattern`` finds in a name; 0 where it finds none."""
+    return max((int(match[1]) + 1 for name in names if (match := re.fullmatch(pattern, name))), default=0)
+
+
+def _widening(wide: int, filters: int) -> int:
+    return 2 if wide == 2 * filters else 1
+
+
+def _mixtures(outputs: int, channels: int, found: ForeignWeights) -> int:
+    if channels not in (1, 3):
+        raise ModelError(
+            f"{shown(found.path)}: the first layer reads {channels} colour channels, and the programs whose weights "
+            "are known here read 3 or 1; give weights of such a model.",
+            file=found.path,
+        )
+    each = LogisticMixture(channels, 256, 1).outputs
+    if outputs < each or outputs % each:
+        raise ModelError(
+            f"{shown(found.path)}: the last layer gives {outputs} numbers a pixel, and a mixture of logistics of "
+            f"{channels} colour channels takes a multiple of {each}; give weights of such a model.",
+            file=found.path,
+        )
+    return outputs // each
+
+
+def _check_sizes(sizes: Sizes, found: ForeignWeights) -> None:
+    for name, most in _MOST.items():
+        value = getattr(sizes, name)
+        least = {"classes": 0, "filters": sizes.channels}.get(name, 1)
+        if not least <= value <= most:
+            raise ModelError(
+                f"{shown(found.path)}: by its shapes the model has {value:,} {name}, and {least} to {most:,} are "
+                "possible; give weights of such a model.",
+                file=found.path,
+            )
+
+
+def _nonlinearity(asked: str | None, sizes: Sizes, found: ForeignWeights) -> str:
+    possible = NONLINEARITIES[sizes.widening]
+    if asked is not None and asked not in possible:
+        known = asked in (name for names in NONLINEARITIES.values() for name in names)
+        why = (
+            f"the widths in {shown(found.path)} fit {' or '.join(possible)}" if known else "there is none of this name"
+        )
+        choices = possible if known else tuple(name for names in NONLINEARITIES.values() for name in names)
+        raise RecipeError(
+            f"--nonlinearity {shown(asked)[:60]}: {why}; choose {' or '.join(choices)}.", field="nonlinearity"
+        )
+    return asked or (found.nonlinearity if found.nonlinearity in possible else None) or possible[0]
+
+
+def _recipe(sizes: Sizes, nonlinearity: str, height: int, width: int, program: str) -> Recipe:
+    encoder = {"type": "labels", "code": "one_hot"} if sizes.classes else {"type": "none"}
+    values = {
+        "description": f"PixelCNN++, weights of {program}",
+        # all of a set without splits is test: nothing of it was trained on here
+        "data": {
+            "source": "npz",
+            "image_size": [height, width],
+            "channels": sizes.channels,
+            "validation": 0.0,
+            "test": 1.0,
+        },
+        "encoder": encoder,
+        "model": {
+            "core": "pixelcnn++",
+            "filters": sizes.filters,
+            "resnets": sizes.resnets,
+            "nonlinearity": nonlinearity,
+            "likelihood": "logistic_mixture",
+            "mixtures": sizes.mixtures,
+            "vector_width": max(64, sizes.classes),  # each resnet has weights for every class
+        },
+        "train": {"max_steps": 1},  # a recipe has an end; these weights were trained elsewhere
+    }
+    return recipe_from_dict(values, "--image-size")
+
+
+def _check(tensors: Mapping[str, Tensor], entries: Mapping[str, Entry], found: ForeignWeights) -> None:
+    """Raises:
+    ModelError: an entry is missing, unknown, or has another shape; the sentence names the first and counts them.
+    """
+    where = shown(found.path)
+    missing = [name for name in entries if name not in tensors]
+    if missing:
+        raise ModelError(
+            f"{where} lacks {missing[0]} ({len(missing)} of {len(entries)} entries are missing); save all of the "
+            "model's weights.",
+            file=found.path,
+            field=missing[0],
+        )
+    extra = sorted(name for name in tensors if name not in entries)
+    if extra:
+        raise ModelError(
+            f"{where} holds {shown(extra[0])[:200]}, which a PixelCNN++ of this size does not have ({len(extra)} "
+            f"{'entry' if len(extra) == 1 else 'entries'} too many); leave out what is no weight of it.",
+            file=found.path,
+            field=shown(extra[0])[:200],
+        )
+    odd = [name for name, entry in entries.items() if tuple(tensors[name].shape) != entry.shape]
+    if odd:
+        raise ModelError(
+            f"{where}: {odd[0]} is {tuple(tensors[odd[0]].shape)}, but by the other sizes {entries[odd[0]].shape} "
+            f"({len(odd)} of {len(entries)} entries do not fit); give the weights of one whole model.",
+            file=found.path,
+            field=odd[0],
+        )
+
+
+def _readme(source: Path, facts: Mapping[str, Any]) -> str:
+    kind = "averaged weights" if facts["averaged"] else "weights"
+    classes = f", {facts['classes']} classes" if facts["classes"] else ""
+    return f"""# PixelCNN++, imported
+
+The {kind} of {facts["program"]} in `{shown(source.name)}`: {facts["resnets"]} resnets a block,
+{facts["filters"]} filters, {facts["mixtures"]} mixture components, {facts["nonlinearity"]}{classes};
+{facts["parameters"]:,} parameters.
+
+    condgen evaluate MODEL data.source=npz data.root=IMAGES.npz model.likelihood_rule=classic train.precision=fp64
+    condgen sample MODEL
+"""

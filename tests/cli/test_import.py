@@ -1,0 +1,83 @@
+"""``condgen import`` and what follows it: the bits/dim of the golden files, by the command line alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import golden
+import numpy as np
+import pytest
+from golden import INIT, ORIGINAL, PORT, Golden
+
+from condgen.cli.app import app
+from condgen.cli.outcome import run
+
+
+@pytest.fixture
+def condgen(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Runs the command line in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run(app(), [str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@golden.needed
+@pytest.mark.parametrize("name", [*ORIGINAL, *PORT])
+def test_bits_per_dim_of_the_golden_files(condgen: Callable[..., Any], name: str) -> None:
+    found = Golden(name)
+    expected = float(found.arrays["bits_per_dim"])
+    code, out, err = condgen("import", found.path, "--out", "model", "--json")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    sizes = {"filters": "nr_filters", "resnets": "nr_resnet", "mixtures": "nr_logistic_mix"}
+    sizes |= {"height": "height", "width": "width"}
+    assert {key: facts[key] for key in sizes} == {key: found.config[name] for key, name in sizes.items()}
+    assert facts["classes"] == found.config.get("num_classes", 0)
+    data = ("data.source=npz", f"data.root={found.path}", "model.likelihood_rule=classic")
+    for precision, bound in (("fp64", max(1e-5, 2e-6 * expected)), ("fp32", 5e-5)):
+        code, out, _ = condgen("evaluate", "model", *data, f"train.precision={precision}", "--json", "--quiet")
+        report = json.loads(out)
+        assert code == 0 and report["examples"] == len(found.images)
+        assert abs(report["bits_per_dim"] - expected) < bound
+
+
+@golden.needed
+def test_the_initialised_weights_are_imported_too(condgen: Callable[..., Any]) -> None:
+    code, out, _ = condgen("import", golden.FOLDER / INIT, "--out", "model")
+    assert code == 0
+    assert out == (
+        "model: weights of openai/pixel-cnn, 40,648 parameters\n"
+        "  1 resnets a block, 8 filters, 10 mixture components, concat_elu, 10 classes; 16x16 pixels of 3 channels\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["w.npz"], 2, "Missing option '--out'"),
+        (["--out", "model"], 2, "Missing argument 'FILE'"),
+        (["none.npz", "--out", "model"], 4, "none.npz cannot be opened (No such file or directory)"),
+        (["none", "--out", "model"], 4, "There is no none; name an .npz, .pth, .pt or .safetensors file"),
+        (["w.npz", "--out", "model"], 4, "w.npz holds no weights of openai/pixel-cnn or pclucas14/pixel-cnn-pp"),
+        (["w.npz", "--out", "taken"], 2, "taken exists; choose another name or add --force."),
+        (["w.npz", "--out", "taken", "--force"], 2, "taken holds something else than a model; choose another name."),
+        (["w.npz", "--out", "model", "--image-size", "32,32"], 2, "--image-size: expected a side or height x width"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_refusals(condgen: Callable[..., Any], arguments: list[str], code: int, message: str, as_json: bool) -> None:
+    np.savez("w.npz", x=np.ones(3, np.float32))
+    Path("taken").mkdir()
+    found, out, err = condgen("import", *arguments, *(["--json"] if as_json else []))
+    assert found == code and not Path("model").exists()
+    said = json.loads(out)["message"] if as_json else err.removeprefix("condgen: error: ")
+    assert said.startswith(message) and said.rstrip().endswith(".") and said.count("\n") == (0 if as_json else 1)
