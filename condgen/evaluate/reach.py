@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from condgen import streams
 from condgen.cores.conditioning import ConditionBias
+from condgen.cores.pixelcnnpp import Feature
 from condgen.evaluate.sight import Sight
 from condgen.evaluate.trial import Finding, on_grid, parameters_of, random_condition, random_images, shaken
 from condgen.model import ConditionalModel
 
 TRIALS = 6
 """Times that the condition's reach is tried, with ``shaken`` weights from the second on, before it counts as deaf."""
+PLACES = 64
+"""Places at which it is asked whether a layer gets the map of its own."""
 
 
 def condition_finding(model: ConditionalModel, sight: Sight, seed: int) -> Finding:
@@ -27,7 +34,7 @@ def condition_finding(model: ConditionalModel, sight: Sight, seed: int) -> Findi
     if unreached:
         return Finding(False, f"{unreached} pixels keep their parameters when the condition changes.")
     # an image of one row has nothing above: its vertical stack says nothing to anyone
-    for deaf_part in (_deaf_stack, _deaf_layer) if model.info.height > 1 else ():
+    for deaf_part in (_deaf_stack, _deaf_layer, _misplaced_layer) if model.info.height > 1 else ():
         part = deaf_part(model, seed)
         if part is not None:
             return Finding(False, f"the condition does not reach {part}.")
@@ -59,7 +66,7 @@ def _deaf_stack(model: ConditionalModel, seed: int) -> str | None:
         above, above_other = core.vertical(x, one), core.vertical(x, other)
         same = {
             f"the vertical stack (layer {k})"
-            for k, (_, a, b) in enumerate(zip(core.layers, above, above_other, strict=False))  # not the linear path
+            for k, (a, b) in enumerate(zip(_conditioned(core, above), _conditioned(core, above_other), strict=True))
             if torch.equal(a, b)
         }
         if torch.equal(core.horizontal(x, above, one), core.horizontal(x, above, other)):
@@ -68,6 +75,12 @@ def _deaf_stack(model: ConditionalModel, seed: int) -> str | None:
         if not deaf:
             return None
     return min(deaf or {"any stack"})
+
+
+def _conditioned(core: Any, vertical: list[Any]) -> list[Tensor]:
+    """Of what ``core.vertical`` returned, each layer's share, without what is made of the image alone."""
+    features = [word.x for word in vertical if isinstance(word, Feature)]
+    return features or vertical[: len(core.layers)]
 
 
 def _deaf_layer(model: ConditionalModel, seed: int) -> str | None:
@@ -93,3 +106,29 @@ def _deaf_layer(model: ConditionalModel, seed: int) -> str | None:
         if not deaf:
             return None
     return min(deaf)
+
+
+def _misplaced_layer(model: ConditionalModel, seed: int) -> str | None:
+    """The name of a layer that gets the map of another place: what it adds at a place, on its own scale, does not
+    depend on the map there. A map is no part of the image, so neither causality nor coverage would tell.
+    """
+    core, (H, W) = model.core, (model.info.height, model.info.width)
+    places = torch.from_numpy(streams.permutation(H * W, seed, "places")[:PLACES])  # each in a map of its own
+    rows, columns = places // W, places % W
+    every = torch.arange(len(places))
+    condition = random_condition(model, len(places), seed, "places")
+    for part in condition.parts:
+        part.requires_grad_()
+    terms = core.terms(condition)
+    for name, layer in core.named_modules():
+        if not isinstance(layer, ConditionBias) or layer.of_map is None:
+            continue
+        map = terms.maps[layer.scale]  # (P, S, H / step, W / step)
+        step = H // map.shape[2]
+        nothing = map.new_zeros(len(places), layer.of_map.out_channels, *map.shape[2:])
+        added = terms.added(nothing, layer)[every, :, rows // step, columns // step]
+        (gradient,) = torch.autograd.grad(added.sum(), terms.maps[0], retain_graph=True)
+        own = gradient[every, :, rows // step * step, columns // step * step]  # (P, S)
+        if not bool((own != 0).any(1).all()):
+            return f"{name} at its own place"
+    return None

@@ -2,7 +2,8 @@
 
 Each probe is an image of its own, so a batch of probes costs one forward and one backward pass. The backward pass
 starts from a random combination of one pixel's parameters: where their Jacobian is zero it gives exactly 0.0 (sums of
-products with zero), elsewhere it is not zero but by a coincidence that has probability zero.
+products with zero), elsewhere it is not zero but by a coincidence that has probability zero. Every other image is
+seen as in training: under dropout, with masks that its key fixes, and by whatever else differs in training mode.
 
 Legend: P probes, J colours whose parameters are told apart, C input channels, H x W pixels, D and S of a condition.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +75,7 @@ def look(
     ``MOST_ROUNDS`` times at most, with ``shaken`` weights from round ``LEAST_ROUNDS`` on.
 
     Args:
-        model: in float64 and evaluation mode.
+        model: in float64 and evaluation mode, to which its core is put back.
         promised: bool (P, J, C, H, W), as ``Sight.of``.
         probed: called with the number of probes of a round when it ends.
     """
@@ -94,8 +96,10 @@ def look(
         if len(left) == 0:
             break
         probing = shaken(model, seed, max(0, number - LEAST_ROUNDS + 1))
+        probing.core.train(number % 2 == 1)
         for start in range(0, len(left), together):
             _probe(probing, sight, left[start : start + together], seed, number, start)
+        probing.core.eval()
         sight.images += len(left)
         probed(len(left))
     return sight
@@ -111,7 +115,10 @@ def _probe(model: ConditionalModel, sight: Sight, chosen: Sequence[int], seed: i
     every = torch.arange(len(chosen))
     rows = torch.tensor([sight.pixels[p][0] for p in chosen])
     columns = torch.tensor([sight.pixels[p][1] for p in chosen])
-    parameters = model.core(x, model.core.terms(condition))[every, :, rows, columns]  # (P, outputs)
+    keys = None
+    if model.core.training:
+        keys = streams.example_keys(np.asarray(chosen), seed, "sight", *purpose).to(x.device)
+    parameters = model.core(x, model.core.terms(condition), keys)[every, :, rows, columns]  # (P, outputs)
     for j in range(sight.of.shape[1]):
         outputs = parameters
         if model.likelihood.colour_ordered:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from condgen import streams
+from condgen.cores.pixelcnnpp import PixelCNNpp
 from condgen.evaluate.draws import sampling_finding
 from condgen.evaluate.reach import condition_finding
 from condgen.evaluate.sight import LEAST_ROUNDS, Sight, look, probed_pixels
@@ -34,12 +35,15 @@ def findings(model: ConditionalModel, *, seed: int = 0, quiet: bool | None = Non
     """What was found about each property of ``model``, which is left as it is.
 
     - ``causality``: no parameter depends on a later pixel, or on a colour of its own pixel that it may not know.
-    - ``coverage``: the parameters depend on every channel of exactly the pixels that ``core.sees`` promises.
+      Neither in evaluation nor in training, under dropout.
+    - ``coverage``: the parameters depend on every channel of exactly the pixels that ``core.sees`` promises; the
+      sentence says of how many earlier ones they do not.
     - ``colour_order``: on its own pixel, colour j's parameters depend on the colours before j, on all of them and on
       nothing else; on none of them where the likelihood takes whole pixels.
     - ``normalisation``: the probabilities of a sub-pixel's values sum to 1 within 1e-10, and the model's
       log-probability is the sum of theirs.
-    - ``condition``: it reaches every pixel, both stacks and every layer, with each of its numbers.
+    - ``condition``: it reaches every pixel, both stacks and every layer, with each of its numbers, and a map each
+      layer at its own place.
     - ``sampling``: every pixel drawn is the one that its noise picks from the finished image's parameters, and is
       picked with the probability that the likelihood gives it; given pixels are kept; all samplers agree.
 
@@ -53,7 +57,7 @@ def findings(model: ConditionalModel, *, seed: int = 0, quiet: bool | None = Non
             sight = look(model, pixels, promised | _promised_colours(model, pixels), seed, probed=progress.advance)
         found = {
             "causality": _causality(model, sight),
-            "coverage": _coverage(sight, promised),
+            "coverage": _coverage(model, sight, promised),
             "colour_order": _colour_order(model, sight),
             "normalisation": _normalisation(model, seed),
             "condition": condition_finding(model, sight, seed),
@@ -73,8 +77,8 @@ def _promised_pixels(model: ConditionalModel, pixels: list[tuple[int, int]]) -> 
 
 def _promised_colours(model: ConditionalModel, pixels: list[tuple[int, int]]) -> Tensor:
     """What the parameters may know of their own pixel: bool (P, J, C, H, W), true at that pixel alone."""
-    promised = torch.zeros_like(_promised_pixels(model, pixels))
     allowed = _allowed_colours(model)
+    promised = torch.zeros(len(pixels), *allowed.shape, model.info.height, model.info.width, dtype=torch.bool)
     for p, (row, column) in enumerate(pixels):
         promised[p, :, :, row, column] = allowed
     return promised
@@ -109,12 +113,12 @@ def _causality(model: ConditionalModel, sight: Sight) -> Finding:
         return Finding(False, f"{len(leaks)} forbidden dependences, e.g. pixel {leaks[0]}.")
     return Finding(
         True,
-        f"no parameters of {len(sight.pixels)} probed pixels depend on the pixel itself or a later one "
-        f"({sight.images} random images).",
+        f"no parameters of {len(sight.pixels)} probed pixels depend on the pixel itself or a later one, in evaluation "
+        f"and in training ({sight.images} random images).",
     )
 
 
-def _coverage(sight: Sight, promised: Tensor) -> Finding:
+def _coverage(model: ConditionalModel, sight: Sight, promised: Tensor) -> Finding:
     other = torch.ones_like(promised)
     for p, (row, column) in enumerate(sight.pixels):
         other[p, :, :, row, column] = False  # the own pixel is colour_order's
@@ -126,10 +130,27 @@ def _coverage(sight: Sight, promised: Tensor) -> Finding:
             return Finding(
                 False, f"pixel {sight.pixels[p]} {words} pixel ({r}, {c}); in all {int(wrong.sum())} such pairs."
             )
-    most = int(promised[:, 0, 0].flatten(1).sum(1).max())
     shaken_too = f" ({sight.shaken} of them with other weights of the same architecture)" if sight.shaken else ""
     return Finding(
-        True, f"{len(sight.pixels)} probed pixels{shaken_too} see exactly what is promised, up to {most} pixels."
+        True,
+        f"{len(sight.pixels)} probed pixels{shaken_too} see exactly what is promised{_share(model, sight, promised)}.",
+    )
+
+
+def _share(model: ConditionalModel, sight: Sight, promised: Tensor) -> str:
+    """How many of the earlier pixels the promise leaves out, in words."""
+    earlier = {(row, column): row * model.info.width + column for row, column in sight.pixels}
+    missed = {pixel: earlier[pixel] - int(promised[p, 0, 0].sum()) for p, pixel in enumerate(sight.pixels)}
+    short = sum(number > 0 for number in missed.values())
+    if not short:
+        return ", which is every earlier pixel"
+    worst = max(missed, key=lambda pixel: missed[pixel])
+    cause, remedy = "The field is smaller than the image", "more layers or larger kernels see farther"
+    if isinstance(model.core, PixelCNNpp):
+        cause, remedy = "The published geometry misses some early pixels", "model.full_sight closes this hole"
+    return (
+        f". {cause}: {short} of the {len(missed)} miss some, {worst} the most, {missed[worst]} of {earlier[worst]}; "
+        f"{remedy}"
     )
 
 

@@ -206,7 +206,7 @@ def no_colour_masks(patch: Patch) -> ConditionalModel:
 
 
 def condition_ignored(patch: Patch) -> ConditionalModel:
-    patch.setattr(Conditioning, "forward", lambda self, condition, keep=False: Terms(None, None, keep))
+    patch.setattr(Conditioning, "forward", lambda self, condition, keep=False: Terms(None, (), keep))
     return model()
 
 
@@ -268,6 +268,8 @@ def one_attribute_without_weight(patch: Patch) -> ConditionalModel:
 
 
 class Silent(torch.nn.Module):
+    scale = 0
+
     def forward(self, vector: Tensor | None, map: Tensor | None) -> None:
         return None
 
