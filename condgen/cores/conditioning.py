@@ -92,7 +92,11 @@ class Terms:
             if bias not in self._kept:
                 self._kept[bias] = bias(self.vector, map)
             term = self._kept[bias]
-        return pre_activations if term is None else pre_activations + term
+        if term is None:
+            return pre_activations
+        if term.shape[2] > 1 or term.shape[3] > 1:  # by place: what lies beyond the image goes
+            pre_activations = pre_activations[:, :, : term.shape[2], : term.shape[3]]
+        return pre_activations + term
 
 
 class Conditioning(nn.Module):

@@ -58,8 +58,10 @@ class VerticalConv(nn.Conv2d):
         rows = rows or m + 1
         super().__init__(inputs, outputs, (rows, field), stride, padding=(rows - 1, m))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x)[:, :, : -(-x.shape[2] // self.stride[0])]  # the rest comes from the padding below
+    def forward(self, x: Tensor, crop: bool = True) -> Tensor:
+        """``crop``: without the rows that come from the padding below."""
+        y = super().forward(x)
+        return y[:, :, : -(-x.shape[2] // self.stride[0])] if crop else y
 
     def uncropped(self, x: Tensor) -> tuple[Tensor, int]:
         """The output, and at how many positions it is."""
@@ -76,9 +78,11 @@ class CornerConv(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, rows: int, columns: int, stride: int = 1) -> None:
         super().__init__(inputs, outputs, (rows, columns), stride, padding=(rows - 1, columns - 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, crop: bool = True) -> Tensor:
+        """``crop``: without the rows and columns that come from the padding below and at the right."""
+        y = super().forward(x)
         rows, columns = (-(-side // self.stride[0]) for side in x.shape[2:])
-        return super().forward(x)[:, :, :rows, :columns]
+        return y[:, :, :rows, :columns] if crop else y
 
     def uncropped(self, x: Tensor) -> tuple[Tensor, int]:
         """The output, and at how many positions it is."""
@@ -122,11 +126,14 @@ class Pointwise(nn.Conv2d):
         self.inputs = inputs
 
     def forward(self, *tensors: Tensor) -> Tensor:
+        B, _, H, W = tensors[0].shape
+        # every row as an image of its own: for few images and one thread torch has a slower kernel
+        rows = [x.permute(0, 2, 3, 1).reshape(B * H, 1, W, -1).permute(0, 3, 1, 2) for x in tensors]
         parts = self.weight.split(self.inputs, dim=1)
-        y = F.conv2d(tensors[0], parts[0], self.bias)
-        for x, part in zip(tensors[1:], parts[1:], strict=True):
+        y = F.conv2d(rows[0], parts[0], self.bias)
+        for x, part in zip(rows[1:], parts[1:], strict=True):
             y = y + F.conv2d(x, part)
-        return y
+        return y.permute(0, 2, 3, 1).reshape(B, H, W, -1).permute(0, 3, 1, 2)
 
     def uncropped(self, *tensors: Tensor) -> tuple[Tensor, int]:
         """The output, and at how many positions it is."""
@@ -201,16 +208,26 @@ class Dropout:
         self.keys = keys
         self.threshold = round(rate * 256)
         self.uses = 0  # every call is a stream of its own
+        bits = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
+        self._bits = bits.to(torch.uint8).view(torch.int64)[:, 0]  # the eight bits of every byte, a byte each
 
-    def kept(self, shape: tuple[int, ...]) -> tuple[Tensor, float]:
-        """Which elements of a tensor (B, C, H, W) stay, bool and channels-last, and the factor that they get."""
+    @property
+    def factor(self) -> float:
+        """What elements that stay are multiplied by."""
+        return 256 / (256 - self.threshold)
+
+    def kept(self, shape: tuple[int, ...]) -> Tensor:
+        """Which elements of a tensor (B, C, H, W) stay: uint8 0 or 1, channels-last."""
         self.uses += 1
         B, C, H, W = shape
-        drawn = streams.example_bytes(self.keys, self.uses, H * W * C)
-        # maps innermost, as the activations lie in memory
-        kept = (drawn >= self.threshold).view(B, H, W, C).permute(0, 3, 1, 2)
-        return kept, 256 / (256 - self.threshold)
+        count = H * W * C
+        if self.threshold == 128:  # a bit each is enough
+            drawn = streams.example_bytes(self.keys, self.uses, -(-count // 8))
+            eight = self._bits.to(drawn.device).index_select(0, drawn.flatten().int())  # a word of eight zeros and ones
+            kept = eight.view(B, -1).view(torch.uint8)[:, :count]
+        else:
+            kept = (streams.example_bytes(self.keys, self.uses, count) >= self.threshold).view(torch.uint8)
+        return kept.reshape(B, H, W, C).permute(0, 3, 1, 2)  # maps innermost, as the activations lie in memory
 
     def __call__(self, x: Tensor) -> Tensor:
-        kept, factor = self.kept(tuple(x.shape))
-        return x * kept.to(x.dtype).mul_(factor)
+        return x * self.kept(tuple(x.shape)).to(x.dtype).mul_(self.factor)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condgen.condition import Condition
-from condgen.cores.activations import NONLINEARITIES, Activation, gated_residual
+from condgen.cores.activations import Activations, elu
 from condgen.cores.conditioning import Conditioning, Terms
 from condgen.cores.layers import CornerConv, Dropout, Pointwise, UpConv, VerticalConv, shift_down, shift_right
 from condgen.cores.promise import pyramid_sees
@@ -29,7 +29,7 @@ from condgen.cores.weight_norm import SPREAD, data_dependent_init, weight_normal
 class Feature:
     """A stream's features (B, F, H, W), and what the nonlinearity makes of them: once, for all who read it."""
 
-    def __init__(self, x: Tensor, activation: Activation) -> None:
+    def __init__(self, x: Tensor, activation: Activations) -> None:
         self.x = x
         self._activation = activation
         self._active: Tensor | None = None
@@ -53,7 +53,7 @@ class GatedResnet(nn.Module):
     """
 
     def __init__(
-        self, stream: str, filters: int, field: int, activation: Activation, conditioning: Conditioning, *,
+        self, stream: str, filters: int, field: int, activation: Activations, conditioning: Conditioning, *,
         auxiliary: int, scale: int, pointwise: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -68,11 +68,14 @@ class GatedResnet(nn.Module):
             nn.init.normal_(weight, 0, SPREAD)
 
     def forward(self, feature: Feature, terms: Terms, dropout: Dropout | None, *auxiliary: Feature) -> Feature:
-        hidden = self.conv_in(feature.active)  # (B, F, H, W)
-        if self.nin is not None:
-            hidden = hidden + self.nin(*(other.active for other in auxiliary))
-        gates = self.conv_out(self.activation(hidden, dropout))  # (B, 2F, H, W)
-        return Feature(gated_residual(feature.x, terms.added(gates, self.condition)), self.activation)
+        # what follows a convolution here crops it as well: its gradient need not be copied into zeros then
+        if self.nin is None:
+            hidden = self.activation(self.conv_in(feature.active), dropout=dropout)
+        else:
+            auxiliary_in = self.nin(*(other.active for other in auxiliary))  # (B, F, H, W)
+            hidden = self.activation(self.conv_in(feature.active, crop=False), auxiliary_in, dropout)
+        gates = terms.added(self.conv_out(hidden, crop=False), self.condition)  # (B, 2F, H, W) and what is cropped
+        return Feature(self.activation.gated_residual(feature.x, gates), self.activation)
 
 
 def _conv(stream: str, inputs: int, outputs: int, field: int) -> VerticalConv | CornerConv:
@@ -90,7 +93,7 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, resnets: int, filters: int, field: int, activation: Activation, conditioning: Conditioning, *,
+        self, resnets: int, filters: int, field: int, activation: Activations, conditioning: Conditioning, *,
         auxiliary: int, scale: int, resize: str,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -144,7 +147,7 @@ class PixelCNNpp(nn.Module):
         m = field // 2
         self.dropout, self.field, self.short_cuts = dropout, field, short_cuts
         self.conditioning = conditioning
-        self.activation = NONLINEARITIES[nonlinearity]
+        self.activation = Activations(nonlinearity)
         C = channels + 1  # and a channel of ones, by which zero padding differs from a grey pixel
         self.start_above = weight_normalised(VerticalConv(C, filters, field))
         self.start_row = weight_normalised(VerticalConv(C, filters, field, rows=1))
@@ -220,7 +223,7 @@ class PixelCNNpp(nn.Module):
 
     def head(self, features: Tensor) -> Tensor:
         """(B, F, H, W) -> parameters (B, outputs, H, W): elu, 1x1."""
-        parameters: Tensor = self.out(F.elu(features))
+        parameters: Tensor = self.out(elu(features))
         return parameters
 
     def forward(self, x: Tensor, terms: Terms, dropout_keys: Tensor | None = None) -> Tensor:
@@ -240,6 +243,10 @@ class PixelCNNpp(nn.Module):
         deviation 1, the second convolution of a resnet with 0.1."""
         data_dependent_init(self, x, terms)
 
+    def compile(self) -> None:
+        """Compiles what lies between the convolutions, which a compiler does not make faster: seconds, not minutes."""
+        self.activation.compile()
+
     def sees(self, row: int, column: int, height: int, width: int) -> Tensor:
         """Which pixels the parameters at (row, column) depend on, the own one aside: bool (H, W).
 
@@ -251,7 +258,8 @@ class PixelCNNpp(nn.Module):
         return pyramid_sees(row, column, height, width, *counts, self.field, self.short_cuts)
 
     def _feature(self, x: Tensor) -> Feature:
-        return Feature(x, self.activation)
+        # under autocast the sum over all resnets stays in fp32
+        return Feature(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x, self.activation)
 
 
 class Recall(nn.Module):
@@ -261,7 +269,7 @@ class Recall(nn.Module):
     before it in raster order, and a 1x1 convolution of that. Two small convolutions and a running sum.
     """
 
-    def __init__(self, channels: int, filters: int, activation: Activation) -> None:
+    def __init__(self, channels: int, filters: int, activation: Activations) -> None:
         super().__init__()
         self.activation = activation
         self.what = weight_normalised(Pointwise((channels,), filters))

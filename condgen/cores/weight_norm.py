@@ -78,7 +78,7 @@ def _standardise(conv: Any, inputs: tuple[Any, ...]) -> None:
     norm = _norm_of(conv)
     scale = torch.where(variance > _CONSTANT, norm.init_scale * (variance + _TINY).rsqrt(), 1.0)
     g, _ = factors(conv)
-    g *= scale.view(g.shape).to(g.dtype)
+    g.mul_(scale.view(g.shape).to(g.dtype))
     # b was 0; the mean of the scaled output is what is taken off
     conv.bias.add_((conv.bias * (scale - 1) - mean * scale).to(conv.bias.dtype))
 
