@@ -88,6 +88,12 @@ def model_of(
     _check_sizes(sizes, found)
     chosen = _nonlinearity(nonlinearity, sizes, found)
     height, width = image_size or found.image_size or (32, 32)
+    if height % 4 or width % 4:
+        raise RecipeError(
+            f"--image-size: {height}x{width} pixels do not divide by 4, as the two halvings of these models need; "
+            "choose other sides.",
+            field="image-size",
+        )
     recipe = _recipe(sizes, chosen, height, width, program)
     info = DataInfo(sizes.channels, height, width, classes=tuple(map(str, range(sizes.classes))))
     with torch.device("meta"):  # the shapes first: a file may claim a model that fits in no memory

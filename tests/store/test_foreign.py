@@ -462,7 +462,7 @@ def test_a_zip_of_something_else(tmp_path: Path) -> None:
     [
         ({"nonlinearity": "elu"}, r"--nonlinearity elu: the widths in .* fit concat_elu; choose concat_elu"),
         ({"nonlinearity": "gelu"}, "--nonlinearity gelu: there is none of this name; choose concat_elu or elu or relu"),
-        ({"image_size": (30, 32)}, "data.image_size: 30x32 does not divide by 4"),
+        ({"image_size": (30, 32)}, "--image-size: 30x32 pixels do not divide by 4, as the two halvings"),
         ({"image_size": (2048, 32)}, "data.image_size"),
     ],
     ids=str,
