@@ -100,15 +100,28 @@ class ConditionalModel(nn.Module):
         """ln p(x | h) in nats: integers (B, C, H, W) -> (B,)."""
         return self.log_prob_map(x, h).sum((1, 2))
 
-    def nll(self, batch: Batch) -> Tensor:
-        """-ln p(x | encoder(batch)) of each example in nats, (B,): what training lowers.
+    def log_prob_and_bound(self, x: Tensor, h: Condition | None, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """``log_prob`` and what training raises, twice (B,): the same numbers unless ``likelihood.bound``.
 
-        In training mode, dropout draws from the examples' own streams, ``batch["key"]``.
+        Args:
+            keys: the examples' own streams, int64 (B,), for the noise of a bound.
         """
-        x = batch["image"]
-        keys = batch["key"] if self.training else None
-        parameters = self._parameters_of(x, self.condition(batch), keys)
-        return -self.likelihood.log_prob(parameters, x).sum((1, 2))
+        x = x.to(self.device)
+        parameters = self._parameters_of(x, h)
+        exact = self.likelihood.log_prob(parameters, x).sum((1, 2))
+        if not self.likelihood.bound:
+            return exact, exact
+        return exact, self.likelihood.log_bound(parameters, x, keys.to(self.device)).sum((1, 2))
+
+    def nll(self, batch: Batch) -> Tensor:
+        """-ln p(x | encoder(batch)) of each example in nats, (B,), or its upper bound where ``likelihood.bound``:
+        what training lowers.
+
+        Dropout (in training mode) and the bound's noise draw from the examples' own streams, ``batch["key"]``.
+        """
+        x, keys = batch["image"], batch.get("key")
+        parameters = self._parameters_of(x, self.condition(batch), keys if self.training else None)
+        return -self.likelihood.log_bound(parameters, x, keys).sum((1, 2))
 
     @torch.no_grad()
     def sample(

@@ -12,7 +12,14 @@ from condgen.condition import Batch, Condition, DataInfo, Encoder, Options
 from condgen.cores.conditioning import Conditioning
 from condgen.cores.gated import GatedPixelCNN
 from condgen.cores.pixelcnnpp import PixelCNNpp
-from condgen.likelihoods import Bernoulli, Categorical, Likelihood, LinearCategorical, LogisticMixture
+from condgen.likelihoods import (
+    Bernoulli,
+    Categorical,
+    ContinuousMixture,
+    Likelihood,
+    LinearCategorical,
+    LogisticMixture,
+)
 from condgen.model import ConditionalModel
 
 VECTOR, MAP = 3, 2
@@ -34,6 +41,8 @@ def likelihood_of(kind: str, channels: int, bit_depth: int) -> Likelihood:
         return Bernoulli(channels)
     if kind == "logistic_mixture":
         return LogisticMixture(channels, 2**bit_depth, mixtures=2)
+    if kind == "continuous_mixture":
+        return ContinuousMixture(channels, 2**bit_depth, mixtures=2)
     if kind == "linear_categorical":
         return LinearCategorical(channels, 2**bit_depth)
     return Categorical(channels, 2**bit_depth)

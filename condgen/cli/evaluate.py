@@ -95,10 +95,12 @@ def _table(report: dict[str, Any]) -> str:
         spread = f" ± {interval:.4f}" if interval is not None else " " * 9
         return f"  {name:<26}{value:>9.4f}{spread:<10} {unit}"
 
+    model = "model, variational bound" if report.get("bound") else "model"
     lines = [
         f"{report['examples']:,} images of the {report['split']} split, {report['dimensions']:,} sub-pixels of "
         f"{report['bit_depth']} bits each",
-        line("model", report["bits_per_dim"], report["bits_per_dim_ci95"]),
+        line(model, report["bits_per_dim"], report["bits_per_dim_ci95"]),
+        line("model, discretised", report.get("bits_per_dim_exact"), report.get("bits_per_dim_exact_ci95")),
         line("lossless WebP, one mosaic", report["baseline_webp"]),
         line("lossless PNG, one mosaic", report["baseline_png"]),
         line("model, others' conditions", report["bits_per_dim_shuffled"]),

@@ -78,13 +78,15 @@ def train(
         figure = "no validation"
     else:
         spread = f" ± {result.bits_per_dim_ci95:.3f}" if result.bits_per_dim_ci95 is not None else ""
-        figure = f"{result.bits_per_dim:.3f}{spread} bits/dim on validation images"
+        bound = " (variational bound)" if result.bound else ""
+        figure = f"{result.bits_per_dim:.3f}{spread} bits/dim{bound} on validation images"
     text = f"{shown(result.run)}: {result.steps:,} steps, {figure}"
     found = {
         "run": str(result.run),
         "steps": result.steps,
         "bits_per_dim": result.bits_per_dim,
         "bits_per_dim_ci95": result.bits_per_dim_ci95,
+        **({"bound": True} if result.bound else {}),
     }
     answer(found, text, as_json)
 

@@ -1,7 +1,9 @@
 """Bits per dimension: what a model needs for the images of a data set, and how much the condition saves.
 
 bits/dim = -ln p(x | h) / (ln 2 * C * H * W), averaged over images, on the integers 0 .. 2^bits - 1: no dequantisation,
-no augmentation, no dropout, at least fp32 (fp64 where the model is), sums in fp64.
+no augmentation, no dropout, at least fp32 (fp64 where the model is), sums in fp64. Of a likelihood whose training
+raises a bound (continuous mixtures) the figure is that variational bound, with noise that depends on the image's place
+in the data set alone; the exact one stands beside it.
 
 Legend: N images evaluated, C H W channels and pixels, x an image, h its condition.
 """
@@ -89,6 +91,7 @@ def bits_per_dim(
 ) -> tuple[float, float | None]:
     """Mean over the images and half-width of its 95 % interval (None for one image), each image with its condition.
 
+    It is the figure that training lowers: a bound where ``model.likelihood.bound``.
     Of ``world_size`` processes each takes every ``world_size``-th image and all return the figure of all images, the
     very number that a single process finds (in fp32 up to what another batch composition does to the last bits).
 
@@ -101,7 +104,7 @@ def bits_per_dim(
     mine = slice(rank, None, world_size)
     with evaluating(model):
         for part in _batches(indices[mine], batch_size):
-            nats[0, mine][part] = _nats(model, dataset, [indices[mine][part]])[1]
+            nats[0, mine][part] = _nats(model, dataset, [indices[mine][part]])[1][0]
     if world_size > 1:
         summed = torch.from_numpy(nats).to(model.device)  # zeros from the other ranks: adding them is exact
         torch.distributed.all_reduce(summed)
@@ -125,6 +128,9 @@ def likelihood_report(
     model that was also trained without conditions, and is null. Other images' conditions are dealt by a permutation in
     which none keeps its own (images of one label may swap). All ``*_ci95`` are half-widths.
 
+    Where ``model.likelihood.bound``, all of this is of the bound, ``bound`` is true, and ``bits_per_dim_exact`` is the
+    figure of the distribution that is sampled and scored. Reports of other likelihoods have neither.
+
     Args:
         limit: evaluate this many images, the same ones every time, drawn from the whole split.
         seed: of the permutation.
@@ -138,21 +144,22 @@ def likelihood_report(
     given = [indices]
     if (model.encoder.vector_size or model.encoder.map_channels) and N > 1:
         given.append(indices[derangement(N, seed)])
-    nats = np.zeros((len(given), N))
+    nats, exact = np.zeros((len(given), N)), np.zeros(N)
+    named = "bits/dim (bound)" if model.likelihood.bound else "bits/dim"
     images = []
     with evaluating(model), Progress("evaluating", N, "images", quiet) as progress:
         for part in _batches(indices, batch_size):
-            pixels, nats[:, part] = _nats(model, dataset, [order[part] for order in given])
+            pixels, nats[:, part], exact[part] = _nats(model, dataset, [order[part] for order in given])
             images.append(pixels)
             running = float(nats[0, : part.stop].mean()) / (math.log(2) * dimensions)
-            progress.advance(part.stop - part.start, **{"bits/dim": running})
+            progress.advance(part.stop - part.start, **{named: running})
     with Progress("compressing the images", len(FORMATS), "formats", quiet) as progress:
         files = baselines(torch.cat(images), dataset.info.bit_depth, done=lambda kind: progress.advance())
 
     bits = nats / math.log(2)
     mean, interval = mean_and_ci95(bits[0] / dimensions)
     gap, gap_interval = mean_and_ci95(bits[1] - bits[0]) if len(given) > 1 else (None, None)
-    return {
+    report: dict[str, float | int | str | None] = {
         "bits_per_dim": mean,
         "bits_per_dim_ci95": interval,
         "bits_per_dim_shuffled": float(bits[1].mean()) / dimensions if len(given) > 1 else None,
@@ -166,6 +173,10 @@ def likelihood_report(
         "baseline_png": files["png"],
         "baseline_webp": files["webp"],
     }
+    if model.likelihood.bound:
+        exact_mean, exact_interval = mean_and_ci95(exact / (math.log(2) * dimensions))
+        report |= {"bound": True, "bits_per_dim_exact": exact_mean, "bits_per_dim_exact_ci95": exact_interval}
+    return report
 
 
 def _batches(indices: np.ndarray, batch_size: int) -> Iterator[slice]:
@@ -173,15 +184,20 @@ def _batches(indices: np.ndarray, batch_size: int) -> Iterator[slice]:
         yield slice(start, min(start + batch_size, len(indices)))
 
 
-def _nats(model: ConditionalModel, dataset: ImageSet, given: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
-    """The images ``given[0]``, and -ln p of each under the conditions of the images ``given[k]``: (len(given), B)."""
-    rows = []
+def _nats(model: ConditionalModel, dataset: ImageSet, given: list[np.ndarray]) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """The images ``given[0]``; -ln p of each, or its bound, under the conditions of the images ``given[k]``,
+    (len(given), B); and -ln p itself under their own, (B,)."""
+    rows, exact = [], np.empty(0)
     images = torch.empty(0)
+    keys = streams.example_keys(given[0], 0, "evaluation")  # the image's: other conditions, same noise
     for k, indices in enumerate(given):
         batch = {key: value.to(model.device) for key, value in dataset.batch(indices).items()}
         if k == 0:
             images = batch["image"]
-        nats = -model.log_prob(images, model.condition(batch)).double().cpu().numpy()
+        found = model.log_prob_and_bound(images, model.condition(batch), keys)
+        log_prob, nats = (-value.double().cpu().numpy() for value in found)
+        if k == 0:
+            exact = log_prob
         for index, value in zip(given[0], nats, strict=True):
             if not math.isfinite(value):
                 raise NumericalError(
@@ -189,7 +205,7 @@ def _nats(model: ConditionalModel, dataset: ImageSet, given: list[np.ndarray]) -
                     "the model cannot be evaluated, use an earlier checkpoint."
                 )
         rows.append(nats)
-    return images.cpu(), np.stack(rows)
+    return images.cpu(), np.stack(rows), exact
 
 
 def _checked_indices(model: ConditionalModel, dataset: ImageSet, limit: int | None) -> np.ndarray:

@@ -9,7 +9,14 @@ from condgen.condition import DataInfo, Encoder
 from condgen.cores.conditioning import Conditioning
 from condgen.cores.gated import GatedPixelCNN
 from condgen.cores.pixelcnnpp import PixelCNNpp
-from condgen.likelihoods import Bernoulli, Categorical, Likelihood, LogisticMixture
+from condgen.likelihoods import (
+    Bernoulli,
+    Categorical,
+    ContinuousMixture,
+    Likelihood,
+    LinearCategorical,
+    LogisticMixture,
+)
 from condgen.model import ConditionalModel
 from condgen.plugins import find_encoder
 from condgen.recipe.reading import encoder_options
@@ -17,13 +24,19 @@ from condgen.recipe.schema import ModelSection, Recipe
 
 
 def build_likelihood(recipe: Recipe, info: DataInfo) -> Likelihood:
-    """The likelihood that the recipe asks for, over ``2 ** info.bit_depth`` values."""
+    """The likelihood that the recipe asks for, over ``2 ** info.bit_depth`` values.
+
+    PixelCNN++ sees whole pixels, so there softmax and binary colours depend on the pixel's earlier ones linearly.
+    """
     levels = 2**info.bit_depth
-    if recipe.likelihood == "bernoulli":
+    whole_pixels = recipe.model.core == "pixelcnn++"
+    if recipe.likelihood == "bernoulli" and not (whole_pixels and info.channels > 1):
         return Bernoulli(info.channels, levels)
     if recipe.likelihood == "logistic_mixture":
         return LogisticMixture(info.channels, levels, recipe.model.mixtures, recipe.model.likelihood_rule)
-    return Categorical(info.channels, levels)
+    if recipe.likelihood == "continuous_mixture":
+        return ContinuousMixture(info.channels, levels, recipe.model.mixtures)
+    return (LinearCategorical if whole_pixels else Categorical)(info.channels, levels)
 
 
 def build_model(recipe: Recipe, info: DataInfo) -> ConditionalModel:

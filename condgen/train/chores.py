@@ -34,7 +34,7 @@ class Chore(Protocol):
 
 
 class Validation:
-    """Bits/dim of the same ``limit`` validation images every time.
+    """Bits/dim of the same ``limit`` validation images every time; ``bound`` where it is a bound of them.
 
     Args:
         model: to estimate ``seconds`` with; its weights do not matter.
@@ -52,7 +52,8 @@ class Validation:
         start = time.monotonic()
         mean, interval = bits_per_dim(module, self._images, self._limit, self._batch_size)
         self.seconds = time.monotonic() - start
-        return {"bits_per_dim": mean} | ({} if interval is None else {"bits_per_dim_ci95": interval})
+        found = {"bits_per_dim": mean} | ({} if interval is None else {"bits_per_dim_ci95": interval})
+        return found | ({"bound": True} if module.likelihood.bound else {})
 
 
 class Pictures:

@@ -39,12 +39,17 @@ _INITIAL_EXAMPLES = 64
 
 @dataclass
 class TrainResult:
-    """What a training came to. Without validation images the figures are None."""
+    """What a training came to. Without validation images the figures are None.
+
+    Attributes:
+        bound: whether the figures are variational bounds (see ``Likelihood.bound``).
+    """
 
     run: Path
     steps: int
     bits_per_dim: float | None
     bits_per_dim_ci95: float | None
+    bound: bool = False
 
 
 def run_training(
@@ -137,7 +142,8 @@ class _Job:
         with _status(run, loop):
             loop.fit()
         found = state.counters.validation or {}
-        return TrainResult(self.folder, loop.step, found.get("bits_per_dim"), found.get("bits_per_dim_ci95"))
+        figures = found.get("bits_per_dim"), found.get("bits_per_dim_ci95")
+        return TrainResult(self.folder, loop.step, *figures, bound=model.likelihood.bound)
 
     def _open_run(self, images: Dataset, info: DataInfo) -> Run:
         return Run(
