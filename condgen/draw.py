@@ -226,6 +226,18 @@ def curve(
     return picture
 
 
+def panels(pictures: Sequence[Image.Image], columns: int = 2) -> Image.Image:
+    """Pictures side by side in rows of ``columns``, on paper; each row and column as large as its largest picture."""
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    widths = [max(row[k].width for row in rows if k < len(row)) for k in range(len(rows[0]))]
+    heights = [max(picture.height for picture in row) for row in rows]
+    whole = Image.new("RGB", (sum(widths), sum(heights)), PAPER)
+    for i, row in enumerate(rows):
+        for k, picture in enumerate(row):
+            whole.paste(picture, (sum(widths[:k]), sum(heights[:i])))
+    return whole
+
+
 def save_png(path: Path, picture: Image.Image, *, force: bool = False) -> None:
     """Writes ``picture`` whole or not at all.
 

@@ -168,6 +168,17 @@ def test_a_curve_is_interrupted_where_there_is_no_value() -> None:
     assert len(broken) < 0.6 * len(whole) and broken[-1] == whole[-1]
 
 
+def test_panels_lie_side_by_side_in_rows() -> None:
+    sizes = [(30, 20), (10, 40), (50, 10)]  # width, height
+    pictures = [Image.new("RGB", size, (i, 0, 0)) for i, size in enumerate(sizes)]
+    whole = np.asarray(draw.panels(pictures, columns=2))
+    assert whole.shape == (40 + 10, 50 + 10, 3)
+    for i, (x, y) in enumerate([(0, 0), (50, 0), (0, 40)]):
+        width, height = sizes[i]
+        assert (whole[y : y + height, x : x + width] == (i, 0, 0)).all()
+    assert (whole[:, :, 0] > 2).sum() == whole[:, :, 0].size - sum(w * h for w, h in sizes)  # the rest is paper
+
+
 @pytest.mark.parametrize("series", [{}, {"a": ([], [])}, {"a": ([1], [2])}, {"a": ([1, 2], [math.inf, math.nan])}])
 def test_a_curve_of_little_can_be_drawn(series: dict[str, tuple[list[float], list[float]]]) -> None:
     draw.curve(series, title="t", x_label="x", y_label="y")
