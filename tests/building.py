@@ -12,6 +12,7 @@ from condgen.condition import Batch, Condition, DataInfo, Encoder, Options
 from condgen.cores.conditioning import Conditioning
 from condgen.cores.gated import GatedPixelCNN
 from condgen.cores.pixelcnnpp import PixelCNNpp
+from condgen.cores.small_field import SmallFieldPixelCNN
 from condgen.likelihoods import (
     Bernoulli,
     Categorical,
@@ -65,6 +66,8 @@ def tiny_model(
 ) -> ConditionalModel:
     """A model with random weights; ``sizes`` are its core's own arguments.
 
+    ``core``: gated or pixelcnn++; with ``variant``, the latter of a small field.
+
     ``conditioning``: none, global, spatial, both, map (the encoder's own map), or vector+map.
     """
     bit_depth = 1 if kind == "bernoulli" else bit_depth
@@ -102,14 +105,16 @@ def _pyramid(
     channels: int, likelihood: Likelihood, vector_size: int, map_channels: int, how: str, height: int, width: int,
     filters: int, sizes: dict[str, Any],
 ) -> nn.Module:  # fmt: skip
+    small = "variant" in sizes
     own: dict[str, Any] = {
-        "resnets": 1, "scales": 3, "field": 3, "nonlinearity": "concat_elu", "dropout": 0.0, "short_cuts": True,
-        "full_sight": False,
-    } | sizes  # fmt: skip
+        "resnets": 1, "field": 3, "nonlinearity": "concat_elu", "dropout": 0.0, "full_sight": False,
+    } | ({} if small else {"scales": 3, "short_cuts": True}) | sizes  # fmt: skip
     conditioning = Conditioning(
-        vector_size, map_channels, how, 4, height, width, scales=own["scales"], vector_width=own.pop("vector_width", 64)
-    )
-    return PixelCNNpp(channels, likelihood.outputs, conditioning, filters=filters, **own)
+        vector_size, map_channels, how, 4, height, width,
+        scales=own.get("scales", 1), vector_width=own.pop("vector_width", 64),
+    )  # fmt: skip
+    core = SmallFieldPixelCNN if small else PixelCNNpp
+    return core(channels, likelihood.outputs, conditioning, filters=filters, **own)
 
 
 def condition_for(model: ConditionalModel, batch: int = 1, seed: int = 0) -> Condition:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from condgen.condition import Condition
 from condgen.cores.conditioning import Conditioning, Terms
 from condgen.cores.layers import Dropout, Link, MaskedConv, VerticalConv, colour_groups, gate, start_weights
+from condgen.cores.promise import rectangle_sees
 
 
 class GatedLayer(nn.Module):
@@ -200,11 +201,8 @@ class GatedPixelCNN(nn.Module):
 
         The full rectangle of M + 1 rows above and M columns to either side, and M pixels to the left.
         """
-        seen = torch.zeros(height, width, dtype=torch.bool)
-        left = max(0, column - self.reach)
-        seen[max(0, row - self.reach - 1) : row, left : column + self.reach + 1] = True
-        seen[row, left:column] = True
-        return seen
+        M = self.reach
+        return rectangle_sees(row, column, height, width, rows_above=M + 1, to_either_side=M, to_the_left=M)
 
     def extra_repr(self) -> str:
         side = self.reach

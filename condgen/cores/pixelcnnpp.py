@@ -14,74 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from condgen.condition import Condition
-from condgen.cores.activations import Activations, elu
+from condgen.cores.activations import Activations
 from condgen.cores.conditioning import Conditioning, Terms
-from condgen.cores.layers import CornerConv, Dropout, Pointwise, UpConv, VerticalConv, shift_down, shift_right
-from condgen.cores.promise import pyramid_sees
-from condgen.cores.weight_norm import SPREAD, data_dependent_init, weight_normalised
-
-
-class Feature:
-    """A stream's features (B, F, H, W), and what the nonlinearity makes of them: once, for all who read it."""
-
-    def __init__(self, x: Tensor, activation: Activations) -> None:
-        self.x = x
-        self._activation = activation
-        self._active: Tensor | None = None
-
-    @property
-    def active(self) -> Tensor:
-        """(B, F, H, W), twice as many channels after concat_elu."""
-        if self._active is None:
-            self._active = self._activation(self.x)
-        return self._active
-
-
-class GatedResnet(nn.Module):
-    """x + a * sigmoid(b), where a and b come of two convolutions of x, of auxiliary inputs, and of the condition.
-
-    Args:
-        stream: "u" or "ul": which neighbours the convolutions read.
-        auxiliary: number of other features, at the same places, that enter between the two convolutions.
-        scale: k, for the condition's map.
-        pointwise: 1x1 convolutions, which see no neighbours at all.
-    """
-
-    def __init__(
-        self, stream: str, filters: int, field: int, activation: Activations, conditioning: Conditioning, *,
-        auxiliary: int, scale: int, pointwise: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.activation = activation
-        wide = activation.widening * filters
-        self.conv_in = weight_normalised(_conv(stream, wide, filters, 1 if pointwise else field))
-        # the inputs of several features stand one after the other: all of the first, x and -x, then of the second
-        self.nin = weight_normalised(Pointwise((wide,) * auxiliary, filters)) if auxiliary else None
-        self.conv_out = weight_normalised(_conv(stream, wide, 2 * filters, 1 if pointwise else field), init_scale=0.1)
-        self.condition = conditioning.bias(2 * filters, scale)
-        for weight in self.condition.parameters():
-            nn.init.normal_(weight, 0, SPREAD)
-
-    def forward(self, feature: Feature, terms: Terms, dropout: Dropout | None, *auxiliary: Feature) -> Feature:
-        # what follows a convolution here crops it as well: its gradient need not be copied into zeros then
-        if self.nin is None:
-            hidden = self.activation(self.conv_in(feature.active), dropout=dropout)
-        else:
-            auxiliary_in = self.nin(*(other.active for other in auxiliary))  # (B, F, H, W)
-            hidden = self.activation(self.conv_in(feature.active, crop=False), auxiliary_in, dropout)
-        gates = terms.added(self.conv_out(hidden, crop=False), self.condition)  # (B, 2F, H, W) and what is cropped
-        return Feature(self.activation.gated_residual(feature.x, gates), self.activation)
-
-
-def _conv(stream: str, inputs: int, outputs: int, field: int) -> VerticalConv | CornerConv:
-    if stream == "u":
-        return VerticalConv(inputs, outputs, field)
-    return CornerConv(inputs, outputs, field // 2 + 1, field // 2 + 1)
+from condgen.cores.layers import CornerConv, Dropout, UpConv, VerticalConv
+from condgen.cores.promise import everything_before, pyramid_sees
+from condgen.cores.two_streams import Feature, GatedResnet, TwoStreams
+from condgen.cores.weight_norm import weight_normalised
 
 
 class Block(nn.Module):
@@ -116,7 +56,7 @@ class Block(nn.Module):
         self.resizes = bool(resize)
 
 
-class PixelCNNpp(nn.Module):
+class PixelCNNpp(TwoStreams):
     """The core: an image on [-1, 1] and a condition in, parameters of every pixel out, never looking ahead.
 
     Args:
@@ -141,18 +81,11 @@ class PixelCNNpp(nn.Module):
         self, channels: int, outputs: int, conditioning: Conditioning, *, filters: int, resnets: int, scales: int,
         field: int, nonlinearity: str, dropout: float, short_cuts: bool, full_sight: bool,
     ) -> None:  # fmt: skip
-        super().__init__()
-        if field % 2 == 0 or field < 3:
-            raise ValueError(f"field must be odd and at least 3, not {field}")
-        m = field // 2
-        self.dropout, self.field, self.short_cuts = dropout, field, short_cuts
-        self.conditioning = conditioning
-        self.activation = Activations(nonlinearity)
-        C = channels + 1  # and a channel of ones, by which zero padding differs from a grey pixel
-        self.start_above = weight_normalised(VerticalConv(C, filters, field))
-        self.start_row = weight_normalised(VerticalConv(C, filters, field, rows=1))
-        self.start_left = weight_normalised(CornerConv(C, filters, m + 1, 1))
-        self.recall = Recall(C, filters, self.activation) if full_sight else None
+        super().__init__(
+            channels, outputs, conditioning, filters=filters, field=field, nonlinearity=nonlinearity, dropout=dropout,
+            full_sight=full_sight,
+        )  # fmt: skip
+        self.short_cuts = short_cuts
 
         def block(resnets: int, scale: int, half: str) -> Block:
             last = scale == (scales - 1 if half == "down" else 0)
@@ -165,20 +98,11 @@ class PixelCNNpp(nn.Module):
         self.up: Any = nn.ModuleList(
             block(resnets if k == scales - 1 else resnets + 1, k, "up") for k in reversed(range(scales))
         )
-        self.out = weight_normalised(Pointwise((filters,), outputs))
-
-    def terms(self, condition: Condition, keep: bool = False) -> Terms:
-        """The condition, in this core's precision, as its layers take it; ``keep``: for use over and over."""
-        weight = self.out.weight
-        return self.conditioning(condition.to(weight.device, weight.dtype), keep)
 
     def vertical(self, x: Tensor, terms: Terms, dropout: Dropout | None = None) -> list[Any]:
-        """What is known of the rows above: the image with its channel of ones and ul's first word, made of the row
-        above, then u after each of its resnets, in order, as ``Feature``. Never asks the horizontal stream.
-        """
-        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)  # (B, C + 1, H, W)
-        u = self._feature(shift_down(self.start_above(x)))
-        found = [x, shift_down(self.start_row(x))]
+        """What is known of the rows above: the two words of ``start``, then u after each of its resnets, in order, as
+        ``Feature``. Never asks the horizontal stream."""
+        u, found = self.start(x)
         left = [u]  # what the way down leaves for the way up, last in, first out
         for block in self.down:
             for resnet in block.u:
@@ -199,12 +123,8 @@ class PixelCNNpp(nn.Module):
 
     def horizontal(self, x: Tensor, vertical: list[Any], terms: Terms, dropout: Dropout | None = None) -> Tensor:
         """The features of the head, (B, F, H, W): the rows above and what lies to the left in the row."""
-        image, above, *us = vertical
+        ul, *us = self.start_horizontal(vertical)
         next_u: Iterator[Feature] = iter(us)
-        start = above + shift_right(self.start_left(image))
-        if self.recall is not None:
-            start = start + self.recall(image)
-        ul = self._feature(start)
         left = [ul]
         for block in self.down:
             for resnet in block.ul:
@@ -221,64 +141,12 @@ class PixelCNNpp(nn.Module):
                 ul = self._feature(block.ul_resize(ul.x))
         return ul.x
 
-    def head(self, features: Tensor) -> Tensor:
-        """(B, F, H, W) -> parameters (B, outputs, H, W): elu, 1x1."""
-        parameters: Tensor = self.out(elu(features))
-        return parameters
-
-    def forward(self, x: Tensor, terms: Terms, dropout_keys: Tensor | None = None) -> Tensor:
-        """Parameters of every pixel, (B, outputs, H, W).
-
-        Args:
-            x: image on [-1, 1], (B, C, H, W), in the core's dtype; sides divide by 2^(scales - 1).
-            terms: of ``self.terms(condition)``.
-            dropout_keys: int64 (B,), the examples' streams; None: no dropout.
-        """
-        dropout = Dropout(dropout_keys, self.dropout) if self.dropout and dropout_keys is not None else None
-        x = x.contiguous(memory_format=torch.channels_last)
-        return self.head(self.horizontal(x, self.vertical(x, terms, dropout), terms, dropout))
-
-    def initialise(self, x: Tensor, terms: Terms) -> None:
-        """Data-dependent initialisation from a batch of images: every layer starts with outputs of mean 0 and standard
-        deviation 1, the second convolution of a resnet with 0.1."""
-        data_dependent_init(self, x, terms)
-
-    def compile(self) -> None:
-        """Compiles what lies between the convolutions, which a compiler does not make faster: seconds, not minutes."""
-        self.activation.compile()
-
     def sees(self, row: int, column: int, height: int, width: int) -> Tensor:
         """Which pixels the parameters at (row, column) depend on, the own one aside: bool (H, W).
 
         Not every earlier one: odd rows of coarse cells are known to full resolution alone. See ``pyramid_sees``.
         """
         if self.recall is not None:
-            return torch.arange(height * width).view(height, width) < row * width + column
+            return everything_before(row, column, height, width)
         counts = [len(block.u) for block in self.down], [len(block.u) for block in self.up]
         return pyramid_sees(row, column, height, width, *counts, self.field, self.short_cuts)
-
-    def _feature(self, x: Tensor) -> Feature:
-        # under autocast the sum over all resnets stays in fp32
-        return Feature(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x, self.activation)
-
-
-class Recall(nn.Module):
-    """What every pixel is told of *all* earlier ones: the mean of their features. Not in the paper.
-
-    (B, C + 1, H, W) -> (B, F, H, W): a 1x1 convolution and the nonlinearity at each pixel, the mean over the pixels
-    before it in raster order, and a 1x1 convolution of that. Two small convolutions and a running sum.
-    """
-
-    def __init__(self, channels: int, filters: int, activation: Activations) -> None:
-        super().__init__()
-        self.activation = activation
-        self.what = weight_normalised(Pointwise((channels,), filters))
-        self.told = weight_normalised(Pointwise((activation.widening * filters,), filters))
-
-    def forward(self, image: Tensor) -> Tensor:
-        H, W = image.shape[2:]
-        seen = self.activation(self.what(image)).flatten(2)  # (B, 2F, H W)
-        before = F.pad(seen, (1, -1)).cumsum(2)
-        number = torch.arange(H * W, device=image.device, dtype=image.dtype).clamp(min=1)
-        told: Tensor = self.told((before / number).unflatten(2, (H, W)).contiguous(memory_format=torch.channels_last))
-        return told

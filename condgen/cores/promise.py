@@ -107,3 +107,17 @@ def _start(need: dict[str, Tensor], m: int) -> Tensor:
     row_above = _any_of([_moved(ul, 0, b) for b in range(-m, m + 1)])
     to_the_left = _any_of([_moved(_moved(need["ul"], 0, -1), a, 0) for a in range(m + 1)])
     return rows_above | row_above | to_the_left
+
+
+def everything_before(row: int, column: int, height: int, width: int) -> Tensor:
+    """All earlier pixels in raster order: bool (H, W)."""
+    return torch.arange(height * width).view(height, width) < row * width + column
+
+
+def rectangle_sees(
+    row: int, column: int, height: int, width: int, *, rows_above: int, to_either_side: int, to_the_left: int
+) -> Tensor:
+    """A rectangle above (row, column) and a strip to its left, without holes: bool (H, W)."""
+    r, c = torch.arange(height)[:, None], torch.arange(width)
+    above = (r < row) & (r >= row - rows_above) & ((c - column).abs() <= to_either_side)
+    return above | (r == row) & (c < column) & (c >= column - to_the_left)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from condgen import streams
 from condgen.cores.conditioning import ConditionBias
-from condgen.cores.pixelcnnpp import Feature
+from condgen.cores.two_streams import Feature
 from condgen.evaluate.sight import Sight
 from condgen.evaluate.trial import Finding, on_grid, parameters_of, random_condition, random_images, shaken
 from condgen.model import ConditionalModel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -9,6 +11,7 @@ from condgen.condition import DataInfo, Encoder
 from condgen.cores.conditioning import Conditioning
 from condgen.cores.gated import GatedPixelCNN
 from condgen.cores.pixelcnnpp import PixelCNNpp
+from condgen.cores.small_field import SmallFieldPixelCNN
 from condgen.likelihoods import (
     Bernoulli,
     Categorical,
@@ -71,18 +74,25 @@ def build_core(settings: ModelSection, info: DataInfo, likelihood: Likelihood, e
         vector_width=settings.vector_width if pyramid else None,
     )
     if pyramid:
+        common: dict[str, Any] = {
+            "filters": settings.filters,
+            "resnets": settings.resnets,
+            "field": settings.field,
+            "nonlinearity": settings.nonlinearity,
+            "dropout": settings.dropout,
+            "full_sight": settings.full_sight,
+        }
+        if settings.small_field is not None:
+            return SmallFieldPixelCNN(
+                info.channels, likelihood.outputs, conditioning, variant=settings.small_field, **common
+            )
         return PixelCNNpp(
             info.channels,
             likelihood.outputs,
             conditioning,
-            filters=settings.filters,
-            resnets=settings.resnets,
             scales=settings.scales,
-            field=settings.field,
-            nonlinearity=settings.nonlinearity,
-            dropout=settings.dropout,
             short_cuts=settings.short_cuts,
-            full_sight=settings.full_sight,
+            **common,
         )
     return GatedPixelCNN(
         info.channels,

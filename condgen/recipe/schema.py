@@ -252,6 +252,10 @@ class Recipe(Section):
                 f"data.image_size: {self.data.height}x{self.data.width} does not divide by {step}, which "
                 f"{self.model.scales} scales of pixelcnn++ need; choose other sides or fewer model.scales"
             )
+        if self.model.small_field == "channels" and self.model.filters % 4:
+            raise ValueError(
+                f"model.filters: {self.model.filters} does not divide by 4, the number of sets of channels"
+            )
         if self.data.flip and self.data.source == "portraits":
             raise ValueError("data.flip: drawn portraits know left from right (looking left); leave it false")
         if self.model.filters < self.data.channels:

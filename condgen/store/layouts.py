@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from condgen.cores.pixelcnnpp import GatedResnet, PixelCNNpp
+from condgen.cores.pixelcnnpp import PixelCNNpp
+from condgen.cores.two_streams import GatedResnet
 from condgen.cores.weight_norm import factors
 
 

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from golden import INIT, ORIGINAL, PORT, Golden
 from torch import Tensor
 
-from condgen.cores import pixelcnnpp
+from condgen.cores import two_streams
 from condgen.cores.layers import UpConv, shift_down, shift_right
-from condgen.cores.pixelcnnpp import GatedResnet
+from condgen.cores.two_streams import GatedResnet
 from condgen.cores.weight_norm import WeightNorm, factors
 from condgen.likelihoods import scaled
 from condgen.model import ConditionalModel
@@ -149,8 +149,8 @@ def shifted_input(core: Any, patch: pytest.MonkeyPatch) -> None:
     core.start_above.register_forward_pre_hook(before(shift_down))
     core.start_row.register_forward_pre_hook(before(shift_down))
     core.start_left.register_forward_pre_hook(before(shift_right))
-    patch.setattr(pixelcnnpp, "shift_down", lambda x: x)
-    patch.setattr(pixelcnnpp, "shift_right", lambda x: x)
+    patch.setattr(two_streams, "shift_down", lambda x: x)
+    patch.setattr(two_streams, "shift_right", lambda x: x)
 
 
 def no_ones(core: Any, patch: pytest.MonkeyPatch) -> None:
