@@ -73,6 +73,7 @@ def _norm_of(conv: nn.Module) -> WeightNorm:
 def _standardise(conv: Any, inputs: tuple[Any, ...]) -> None:
     """Moves g and b so that ``conv`` of ``inputs`` has mean 0 and standard deviation ``init_scale`` per channel."""
     raw, places = conv.uncropped(*inputs)  # (B, outputs, ...) and the number of positions that its moments are over
+    raw = raw.double()  # in fp32 a constant channel has a variance of rounding errors
     mean = raw.sum((0, 2, 3)) / places
     variance = (raw.square().sum((0, 2, 3)) / places - mean.square()).clamp(min=0)
     norm = _norm_of(conv)
