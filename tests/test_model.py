@@ -15,7 +15,8 @@ from condgen.model import ConditionalModel
 @pytest.mark.parametrize(
     ("kind", "channels", "height", "width", "bit_depth"),
     [("bernoulli", 1, 2, 4, 1), ("bernoulli", 2, 2, 2, 1), ("categorical", 1, 2, 2, 2), ("categorical", 3, 1, 2, 1),
-     ("logistic_mixture", 1, 2, 2, 2), ("logistic_mixture", 2, 2, 1, 2), ("logistic_mixture", 4, 1, 1, 2)],
+     ("logistic_mixture", 1, 2, 2, 2), ("logistic_mixture", 2, 2, 1, 2), ("logistic_mixture", 4, 1, 1, 2),
+     ("continuous_mixture", 3, 1, 1, 2)],
 )  # fmt: skip
 @pytest.mark.parametrize("conditioning", ["none", "both", "vector+map"])
 @torch.no_grad()

@@ -17,6 +17,8 @@ import torch
 from building import condition_for, random_images, tiny_model
 from torch import Tensor
 
+from condgen import streams
+from condgen.cli.evaluate import _table
 from condgen.condition import Condition, DataInfo
 from condgen.errors import CondgenError, InputError, NumericalError, RecipeError
 from condgen.evaluate import bits_per_dim, likelihood_report, score
@@ -98,6 +100,43 @@ def test_the_report_agrees_with_its_parts_written_out() -> None:
     assert rest == {"condition_bits": None, "dimensions": 36, "examples": 9, "split": "test", "bit_depth": 2}
     assert set(report) == set(expected) | set(rest) | {"baseline_png", "baseline_webp"}
     assert all(isinstance(report[key], float) and report[key] for key in ("baseline_png", "baseline_webp"))
+
+
+@pytest.mark.parametrize("batch_size", [2, 64])
+def test_the_report_of_a_bound_says_so_and_has_the_exact_figure_beside_it(batch_size: int) -> None:
+    model = tiny_model("continuous_mixture", channels=3, height=3, width=4, conditioning="global", bit_depth=3)
+    data, n, dimensions = images_for(model, 9), 9, 36
+    report = likelihood_report(model, data, limit=5, batch_size=batch_size, seed=5, quiet=True)
+    chosen = evaluated_indices(n, 5).tolist()
+    partners = [chosen[k] for k in derangement(5, 5)]
+    keys = streams.example_keys(np.array(chosen), 0, "evaluation")
+
+    def bounds(given: list[int]) -> list[float]:
+        """Image by image; under other conditions an image keeps its noise."""
+        nats = [
+            -float(model.log_prob_and_bound(data.images[i : i + 1], data.condition[j], keys[k : k + 1])[1])
+            for k, (i, j) in enumerate(zip(chosen, given, strict=True))
+        ]
+        return [value / math.log(2) for value in nats]
+
+    with torch.no_grad():
+        own, shuffled, every = bounds(chosen), bounds(partners), witness(model, data, list(range(n)))
+    exact = [every[i] for i in chosen]
+    assert report["bound"] is True
+    expected = {
+        "bits_per_dim": sum(own) / 5 / dimensions,
+        "bits_per_dim_ci95": mean_and_half_width(own)[1] / dimensions,
+        "bits_per_dim_exact": sum(exact) / 5 / dimensions,
+        "bits_per_dim_exact_ci95": mean_and_half_width(exact)[1] / dimensions,
+        "bits_per_dim_shuffled": sum(shuffled) / 5 / dimensions,
+        "shuffle_gap_bits": sum(b - a for a, b in zip(own, shuffled, strict=True)) / 5,
+    }
+    assert {key: report[key] for key in expected} == pytest.approx(expected, rel=1e-9)
+    assert report["bits_per_dim"] != report["bits_per_dim_exact"]
+    assert bits_per_dim(model, data, 5) == pytest.approx((expected["bits_per_dim"], expected["bits_per_dim_ci95"]))
+    lines = [" ".join(line.split()) for line in _table(report).splitlines()]
+    assert any(line.startswith(f"model, variational bound {report['bits_per_dim']:.4f} ±") for line in lines)
+    assert any(line.startswith(f"model, discretised {report['bits_per_dim_exact']:.4f} ±") for line in lines)
 
 
 def test_the_report_of_an_unconditional_model_has_nothing_to_shuffle() -> None:

@@ -46,6 +46,18 @@ def test_validation_is_the_evaluation(home: Path) -> None:
     assert set(Validation(images, 1, 3, model)(model, 7)) == {"bits_per_dim"}  # one image has no interval
 
 
+def test_a_training_that_lowers_a_bound_says_so(home: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(
+        home, **{"model.likelihood": "continuous_mixture", "model.mixtures": 2, "encoder.type": "none"}
+    )
+    result = run_training(recipe, out=tmp_path / "run", device="cpu", quiet=True)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    validated = [line for line in lines if "validation_bits_per_dim" in line]
+    assert validated and all(line["validation_bound"] is True for line in validated)
+    model, images = load(tmp_path / "run"), open_data(recipe.data, "validation")
+    assert result.bound and result.bits_per_dim == pytest.approx(bits_per_dim(model, images, 5)[0], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("overrides", "sample", "rows"),
     [
