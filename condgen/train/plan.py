@@ -118,7 +118,8 @@ def _estimate(model: ConditionalModel, recipe: Recipe, device: torch.device, pro
     weights = size * sum(weight.numel() for weight in model.parameters())
     share = -(-recipe.train.batch_size // processes)
     batch = min(recipe.train.micro_batch or share, share)
-    activations = batch * _activations(model, recipe.train.precision)
+    one, two = (_activations(model, recipe.train.precision, count) for count in (1, 2))
+    activations = one + (batch - 1) * (two - one)  # weights under a mask or a norm are kept once, whatever the batch
     images = 2 * share * model.info.dimensions  # this batch and the next
     total = _COPIES * weights + activations + images
     available = _memory_of(device)
@@ -136,8 +137,8 @@ def _estimate(model: ConditionalModel, recipe: Recipe, device: torch.device, pro
     return Memory(weights, _COPIES * weights, activations, total, available)
 
 
-def _activations(model: ConditionalModel, precision: str) -> int:
-    """Bytes that a forward pass of one image keeps for the backward pass."""
+def _activations(model: ConditionalModel, precision: str, count: int) -> int:
+    """Bytes that a forward pass of ``count`` images keeps for the backward pass."""
     kept: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -145,13 +146,16 @@ def _activations(model: ConditionalModel, precision: str) -> int:
         return tensor
 
     info, encoder = model.info, model.encoder
-    x = torch.empty(1, info.channels, info.height, info.width, device="meta")
+    x = torch.empty(count, info.channels, info.height, info.width, device="meta")
     h = Condition(
-        torch.empty(1, encoder.vector_size, device="meta") if encoder.vector_size else None,
-        torch.empty(1, encoder.map_channels, info.height, info.width, device="meta") if encoder.map_channels else None,
+        torch.empty(count, encoder.vector_size, device="meta") if encoder.vector_size else None,
+        torch.empty(count, encoder.map_channels, info.height, info.width, device="meta")
+        if encoder.map_channels
+        else None,
     )
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        parameters = model.core(x, model.core.terms(h))
+        keys = torch.empty(count, dtype=torch.int64, device="meta")  # masks of dropout are kept as well
+        parameters = model.core(x, model.core.terms(h), keys)
         total = model.likelihood.log_prob(parameters, x.to(torch.uint8)).sum()
     weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
     found = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)

@@ -34,6 +34,11 @@ MODELS = [
     {"encoder.type": "none", "model.skips": False},
     {"encoder.code": "embedding", "data.source": "cifar10", "model.conditioning": "global", "encoder.size": 5},
     {"train.precision": "fp64"},
+    {"model.dropout": 0.3},
+    {"model.core": "pixelcnn++", "model.resnets": 2, "data.bit_depth": 8},
+    {"model.core": "pixelcnn++", "model.resnets": 1, "model.dropout": 0.5, "model.full_sight": True},
+    {"model.core": "pixelcnn++", "model.resnets": 1, "model.dropout": 0.3, "model.likelihood": "categorical"},
+    {"model.core": "pixelcnn++", "model.resnets": 1, "model.nonlinearity": "elu", "model.dropout": 0.5},
 ]
 
 
@@ -48,8 +53,9 @@ def kept_bytes(model: ConditionalModel, recipe: Recipe, count: int) -> int:
     info = model.info
     x = torch.zeros(count, info.channels, info.height, info.width, dtype=torch.uint8)
     h = Condition(torch.zeros(count, model.encoder.vector_size)) if model.encoder.vector_size else Condition()
+    keys = torch.arange(count) if recipe.model.dropout else None
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        total = -model.log_prob(x, h).sum()
+        total = -model.likelihood.log_prob(model._parameters_of(x, h, keys), x).sum()
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     found = sum(t.untyped_storage().nbytes() for pointer, t in seen.items() if pointer not in weights)
     total.backward()  # the graph kept everything alive until here
@@ -70,11 +76,16 @@ def test_the_plan_is_what_a_step_takes(overrides: dict[str, object], monkeypatch
 
 
 def test_the_parts_of_a_batch() -> None:
-    whole = make_plan(BASE, CPU).memory.activations
-    assert make_plan(with_overrides(BASE, {"train.micro_batch": 2}), CPU).memory.activations == whole // 3
-    assert make_plan(BASE, CPU, processes=3).memory.activations == whole // 3
-    assert make_plan(BASE, CPU, processes=4).memory.activations == whole // 3  # 6 images over 4: somebody has 2
-    assert make_plan(with_overrides(BASE, {"train.precision": "bf16"}), CPU).memory.activations < whole
+    def activations(processes: int = 1, **train: object) -> int:
+        recipe = with_overrides(BASE, {f"train.{name}": value for name, value in train.items()})
+        return make_plan(recipe, CPU, processes).memory.activations
+
+    whole, four, two = activations(), activations(micro_batch=4), activations(micro_batch=2)
+    assert whole - four == four - two > 0
+    assert 0 < two - (whole - four) < 0.1 * whole  # weights under their masks, kept once
+    assert activations(processes=3) == two
+    assert activations(processes=4) == two  # 6 images over 4: somebody has 2
+    assert activations(precision="bf16") < whole
 
 
 def test_data_sizes_are_told_without_opening_the_data() -> None:
