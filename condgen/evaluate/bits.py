@@ -189,7 +189,7 @@ def _nats(model: ConditionalModel, dataset: ImageSet, given: list[np.ndarray]) -
     (len(given), B); and -ln p itself under their own, (B,)."""
     rows, exact = [], np.empty(0)
     images = torch.empty(0)
-    keys = streams.example_keys(given[0], 0, "evaluation")  # the image's: other conditions, same noise
+    keys = streams.example_keys(given[0], 0, "bound")  # the image's: other conditions, same noise
     for k, indices in enumerate(given):
         batch = {key: value.to(model.device) for key, value in dataset.batch(indices).items()}
         if k == 0:

@@ -109,7 +109,7 @@ def test_the_report_of_a_bound_says_so_and_has_the_exact_figure_beside_it(batch_
     report = likelihood_report(model, data, limit=5, batch_size=batch_size, seed=5, quiet=True)
     chosen = evaluated_indices(n, 5).tolist()
     partners = [chosen[k] for k in derangement(5, 5)]
-    keys = streams.example_keys(np.array(chosen), 0, "evaluation")
+    keys = streams.example_keys(np.array(chosen), 0, "bound")
 
     def bounds(given: list[int]) -> list[float]:
         """Image by image; under other conditions an image keeps its noise."""
