@@ -245,8 +245,9 @@ def benchmark(
             for variant in (v for group in reported for v in group):
                 apart[variant] = in_child(variant, device)
                 progress.advance(1, row=variant.name)
+    # a training has one of these variants in its process, and not the limit's worth of functions compiled for another
+    torch._dynamo.config.recompile_limit = 128
     for group in groups:
-        torch.compiler.reset()  # there is a limit on the sizes for which one function is compiled in a process
         steps = {variant: step_of(variant, device) for variant in group}
         with Progress(f"{group[0].filters} filters", len(group) * (WARM_UP + rounds), "steps") as progress:
             seconds |= measure(steps, rounds, device, anchors, progress)
