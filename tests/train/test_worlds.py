@@ -30,6 +30,7 @@ SPLITS: dict[str, dict[str, Any]] = {
     "micro_1": {"train__micro_batch": 1},
     "micro_3": {"train__micro_batch": 3},
 }
+PYRAMID: dict[str, Any] = {"model__core": "pixelcnn++", "model__resnets": 1, "model__scales": 2}
 SINGLE: dict[str, Any] = {"train__batch_size": 1}  # with two processes one has nothing to do
 
 
@@ -50,12 +51,13 @@ def train(folder: Path, processes: int, cases: dict[str, dict[str, Any]]) -> Pat
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("worlds") / "one", 1, {**SPLITS, "single": SINGLE})
+    return train(tmp_path_factory.mktemp("worlds") / "one", 1, {**SPLITS, "single": SINGLE, "pyramid": PYRAMID})
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("worlds") / "two", 2, {**SPLITS, "single": SINGLE, "nan": {}, "overflow": {}})
+    cases = {**SPLITS, "single": SINGLE, "pyramid": {**PYRAMID, "train__micro_batch": 3}, "nan": {}, "overflow": {}}
+    return train(tmp_path_factory.mktemp("worlds") / "two", 2, cases)
 
 
 def seen(folder: Path, name: str, processes: int) -> list[list[int]]:
@@ -85,7 +87,7 @@ def test_micro_batches(alone: Path) -> None:
         compare(alone / "whole", alone / name)
 
 
-@pytest.mark.parametrize("name", [*SPLITS, "single"])
+@pytest.mark.parametrize("name", [*SPLITS, "single", "pyramid"])
 def test_two_processes(alone: Path, together: Path, name: str) -> None:
     assert seen(together, name, 2) == seen(alone, name, 1)
     compare(alone / name, together / name)
