@@ -176,7 +176,7 @@ class ConditionalModel(nn.Module):
         self.eval()
         try:
             return sample_in_tiles(
-                SAMPLERS["naive" if sampler == "auto" else sampler],
+                SAMPLERS["cached" if sampler == "auto" else sampler],
                 self.core,
                 self.likelihood,
                 h.to(self.device).repeat(count),

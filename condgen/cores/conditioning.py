@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condgen.condition import Condition
+from condgen.cores.cache import Cache
 
 
 class ConditionBias(nn.Module):
@@ -83,8 +84,8 @@ class Terms:
         self.maps = maps
         self._kept: dict[ConditionBias, Tensor | None] | None = {} if keep else None
 
-    def added(self, pre_activations: Tensor, bias: ConditionBias) -> Tensor:
-        """``pre_activations`` (B, 2p, H, W) plus this layer's term."""
+    def added(self, pre_activations: Tensor, bias: ConditionBias, cache: Cache | None = None) -> Tensor:
+        """``pre_activations`` (B, 2p, H, W) plus this layer's term; with a cache those of its row or pixel."""
         map = self.maps[bias.scale] if self.maps else None
         if self._kept is None:
             term = bias(self.vector, map)
@@ -94,7 +95,12 @@ class Terms:
             term = self._kept[bias]
         if term is None:
             return pre_activations
-        if term.shape[2] > 1 or term.shape[3] > 1:  # by place: what lies beyond the image goes
+        if cache is not None and (term.shape[2] > 1 or term.shape[3] > 1):
+            place = cache.at(bias.scale)
+            term = term[:, :, place.row : place.row + 1]
+            if pre_activations.shape[3] == 1:
+                term = term[..., place.column : place.column + 1]
+        elif term.shape[2] > 1 or term.shape[3] > 1:  # by place: what lies beyond the image goes
             pre_activations = pre_activations[:, :, : term.shape[2], : term.shape[3]]
         return pre_activations + term
 

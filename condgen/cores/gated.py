@@ -16,8 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condgen.condition import Condition
+from condgen.cores.cache import Cache
 from condgen.cores.conditioning import Conditioning, Terms
-from condgen.cores.layers import Dropout, Link, MaskedConv, VerticalConv, colour_groups, gate, start_weights
+from condgen.cores.layers import (
+    Dropout,
+    Link,
+    MaskedConv,
+    VerticalConv,
+    colour_groups,
+    gate,
+    shift_down,
+    start_weights,
+    zero_row,
+)
 from condgen.cores.promise import rectangle_sees
 
 
@@ -56,21 +67,30 @@ class GatedLayer(nn.Module):
             if after_gate is not None:
                 start_weights(after_gate, 2.0)
 
-    def vertical(self, v: Tensor, terms: Terms, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
-        """(B, inputs, H, W) -> the next layer's v (B, p, H, W) and the link (B, 2p, H, W), which knows rows < r."""
-        # the vertical term goes in before the link is tapped: then the last layer's has a reader too
-        a = terms.added(self.vertical_conv(v), self.vertical_bias)  # (B, 2p, H, W), row r knows rows <= r
-        v = gate(a)  # no residual: the paper found no gain
-        return v if dropout is None else dropout(v), self.link(a)
+    def vertical(
+        self, v: Tensor, terms: Terms, dropout: Dropout | None, cache: Cache | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, inputs, H, W) -> the next layer's v (B, p, H, W) and the link (B, 2p, H, W), which knows rows < r.
 
-    def horizontal(self, z: Tensor, link: Tensor, terms: Terms, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
+        With a cache: of the row above (B, inputs, 1, W) that and the link of this one.
+        """
+        # the vertical term goes in before the link is tapped: then the last layer's has a reader too
+        a = terms.added(
+            self.vertical_conv(v, cache=cache), self.vertical_bias, cache
+        )  # (B, 2p, H, W), row r knows rows <= r
+        v = gate(a)  # no residual: the paper found no gain
+        return v if dropout is None else dropout(v), self.link(a, cache=cache)
+
+    def horizontal(
+        self, z: Tensor, link: Tensor, terms: Terms, dropout: Dropout | None, cache: Cache | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(B, inputs, H, W) and the link -> the next layer's z (B, p, H, W) and what the head gets of this layer."""
-        y = gate(terms.added(self.horizontal_conv(z) + link, self.horizontal_bias))
+        y = gate(terms.added(self.horizontal_conv(z, cache=cache) + link, self.horizontal_bias, cache))
         if dropout is not None:
             y = dropout(y)
         if self.out is not None:
-            z = self.out(y) if self.first else self.out(y) + z
-        return z, z if self.skip is None else self.skip(y)
+            z = self.out(y, cache=cache) if self.first else self.out(y, cache=cache) + z
+        return z, z if self.skip is None else self.skip(y, cache=cache)
 
 
 class LinearPath(nn.Module):
@@ -87,8 +107,9 @@ class LinearPath(nn.Module):
         for conv in (self.above, self.left):
             start_weights(conv, 0.0)  # the network starts as it would without the path
 
-    def vertical(self, x: Tensor) -> Tensor:
-        return F.pad(self.above(x), (0, 0, 1, -1))  # one row down, as a link's
+    def vertical(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        above: Tensor = self.above(x, cache=cache)
+        return shift_down(above) if cache is None else above  # one row down, as a link's
 
 
 class GatedPixelCNN(nn.Module):
@@ -152,34 +173,53 @@ class GatedPixelCNN(nn.Module):
         weight = self.head_out.weight
         return self.conditioning(condition.to(weight.device, weight.dtype), keep)
 
-    def vertical(self, x: Tensor, terms: Terms, dropout: Dropout | None = None) -> list[Tensor]:
+    def vertical(
+        self, x: Tensor, terms: Terms, dropout: Dropout | None = None, cache: Cache | None = None
+    ) -> list[Tensor]:
         """Every layer's link, (B, 2p, H, W) each: what is known about rows above. Never asks the horizontal stack.
 
-        With a linear path, its share of the outputs comes last, (B, outputs, H, W).
+        With a linear path, its share of the outputs comes last, (B, outputs, H, W). With a cache, (B, 2p, 1, W): of
+        row ``cache.row``; every row has to be asked for, in order, when the rows above it are complete in ``x``.
         """
-        linear = [] if self.linear is None else [self.linear.vertical(x)]
+        if cache is not None:
+            if cache.row == 0:  # nothing above: a link of zeros is its bias
+                links = [layer.link.of_nothing(cache) for layer in self.layers]
+                return links + ([] if self.linear is None else [zero_row(self.linear.above, cache)])
+            x, cache = x[:, :, cache.row - 1 : cache.row], cache.above()
+        linear = [] if self.linear is None else [self.linear.vertical(x, cache=cache)]
         links = []
         for layer in self.layers:
-            x, link = layer.vertical(x, terms, dropout)
+            x, link = layer.vertical(x, terms, dropout, cache=cache)
             links.append(link)
         return links + linear
 
-    def horizontal(self, x: Tensor, links: list[Tensor], terms: Terms, dropout: Dropout | None = None) -> Tensor:
+    def horizontal(
+        self,
+        x: Tensor,
+        links: list[Tensor],
+        terms: Terms,
+        dropout: Dropout | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
         """The features of the head, (B, p, H, W): the links and what lies to the left in the row.
 
-        With a linear path, its outputs follow them, (B, p + outputs, H, W).
+        With a linear path, its outputs follow them, (B, p + outputs, H, W). With a cache, (B, p, 1, 1): of its place,
+        every one of which has to be asked for, in order, and may be asked for again as the pixel's colours get known.
         """
+        if cache is not None:
+            x = x[:, :, cache.row : cache.row + 1]
+            links = [link[..., cache.column : cache.column + 1] for link in links]
         z = x
         features = torch.zeros(())
         for k, (layer, link) in enumerate(zip(self.layers, links, strict=self.linear is None)):
-            z, given = layer.horizontal(z, link, terms, dropout)
+            z, given = layer.horizontal(z, link, terms, dropout, cache=cache)
             features = features + given if self.skips and k > 0 else given
         if self.linear is not None:
-            features = torch.cat([features, links[-1] + self.linear.left(x)], dim=1)
+            features = torch.cat([features, links[-1] + self.linear.left(x, cache=cache)], dim=1)
         return features
 
     def head(self, features: Tensor) -> Tensor:
-        """(B, p, H, W) -> parameters (B, outputs, H, W): ReLU, 1x1, ReLU, 1x1, under mask B."""
+        """(B, p, H, W) -> parameters (B, outputs, H, W): ReLU, 1x1, ReLU, 1x1, under mask B. At any places alone."""
         p = self.head_in.in_channels
         parameters: Tensor = self.head_out(F.relu(self.head_in(F.relu(features[:, :p]))))
         return parameters if self.linear is None else parameters + features[:, p:]

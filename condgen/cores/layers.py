@@ -7,11 +7,15 @@ Convolutions are given symmetric padding and cropped afterwards: the convolution
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condgen import streams
+from condgen.cores import streaming
+from condgen.cores.cache import Cache
 
 
 def colour_groups(maps: int, colours: int) -> Tensor:
@@ -58,8 +62,10 @@ class VerticalConv(nn.Conv2d):
         rows = rows or m + 1
         super().__init__(inputs, outputs, (rows, field), stride, padding=(rows - 1, m))
 
-    def forward(self, x: Tensor, crop: bool = True) -> Tensor:
+    def forward(self, x: Tensor, cache: Cache | None = None, crop: bool = True) -> Any:
         """``crop``: without the rows that come from the padding below."""
+        if cache is not None:
+            return streaming.vertical_row(self, x, cache)
         y = super().forward(x)
         return y[:, :, : -(-x.shape[2] // self.stride[0])] if crop else y
 
@@ -78,8 +84,10 @@ class CornerConv(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, rows: int, columns: int, stride: int = 1) -> None:
         super().__init__(inputs, outputs, (rows, columns), stride, padding=(rows - 1, columns - 1))
 
-    def forward(self, x: Tensor, crop: bool = True) -> Tensor:
+    def forward(self, x: Tensor, cache: Cache | None = None, crop: bool = True) -> Any:
         """``crop``: without the rows and columns that come from the padding below and at the right."""
+        if cache is not None:
+            return streaming.corner_pixel(self, x, cache)
         y = super().forward(x)
         rows, columns = (-(-side // self.stride[0]) for side in x.shape[2:])
         return y[:, :, :rows, :columns] if crop else y
@@ -89,6 +97,14 @@ class CornerConv(nn.Conv2d):
         y = self.forward(x)
         return y, y.numel() // y.shape[1]
 
+    def from_image(self, x: Tensor, row: int, column: int) -> Tensor:
+        """A pixel, (B, outputs, 1, 1), straight from the image (B, C, H, W) and a channel of ones beside it."""
+        kh, kw = self.kernel_size
+        top, left = row - kh + 1, column - kw + 1
+        here = x[:, :, max(0, top) : row + 1, max(0, left) : column + 1]
+        here = torch.cat([here, torch.ones_like(here[:, :1])], dim=1)
+        return F.conv2d(F.pad(here, (max(0, -left), 0, max(0, -top), 0)), self.weight, self.bias)
+
 
 class UpConv(nn.ConvTranspose2d):
     """Transposed convolution of stride 2 that turns coarse row i into fine rows 2i, 2i + 1, ..., never above.
@@ -96,14 +112,21 @@ class UpConv(nn.ConvTranspose2d):
     ``(B, inputs, H, W) -> (B, outputs, 2 H, 2 W)``. Coarse column j goes to fine columns ``2j - offset ..``.
 
     Args:
-        offset: columns to the left of 2j that are reached: m for a vertical stack, 0 where the left alone is known.
+        offset: columns to the left of 2j that are reached: m for a vertical stack, which a cache asks for by rows, 0
+            where the left alone is known, which it asks for by pixels.
     """
 
     def __init__(self, inputs: int, outputs: int, rows: int, columns: int, offset: int) -> None:
         super().__init__(inputs, outputs, (rows, columns), 2)
         self.offset = offset
+        self.by_rows = offset > 0
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor | None, cache: Cache | None = None) -> Tensor:  # type: ignore[override]
+        """With a cache ``x`` is None where the coarse input has not moved."""
+        if cache is not None:
+            return streaming.up_row(self, x, cache) if self.by_rows else streaming.up_pixel(self, x, cache)
+        if x is None:
+            raise ValueError("a whole image needs its input")
         H, W = x.shape[2:]
         return super().forward(x)[:, :, : 2 * H, self.offset : self.offset + 2 * W]
 
@@ -125,7 +148,10 @@ class Pointwise(nn.Conv2d):
         super().__init__(sum(inputs), outputs, 1)
         self.inputs = inputs
 
-    def forward(self, *tensors: Tensor) -> Tensor:
+    def forward(self, *tensors: Tensor, cache: Cache | None = None) -> Tensor:
+        """With a cache: of one pixel, where what comes as a whole row is computed once for all of it."""
+        if cache is not None:
+            return streaming.pointwise_pixel(self, tensors, cache)
         B, _, H, W = tensors[0].shape
         # every row as an image of its own: for few images and one thread torch has a slower kernel
         rows = [x.permute(0, 2, 3, 1).reshape(B * H, 1, W, -1).permute(0, 3, 1, 2) for x in tensors]
@@ -139,6 +165,17 @@ class Pointwise(nn.Conv2d):
         """The output, and at how many positions it is."""
         y = self.forward(*tensors)
         return y, y.numel() // y.shape[1]
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    if layer.bias is None:
+        raise AssertionError(f"{layer} has no bias")
+    return layer.bias
+
+
+def zero_row(layer: nn.Conv2d, cache: Cache) -> Tensor:
+    """What a layer that is shifted a row down gives in row 0: exactly zero, (B, outputs, 1, W)."""
+    return layer.weight.new_zeros(cache.batch, layer.out_channels, 1, cache.width)
 
 
 def shift_down(x: Tensor) -> Tensor:
@@ -161,8 +198,16 @@ class Link(nn.Conv2d):
     def __init__(self, maps: int) -> None:
         super().__init__(maps, maps, 1, padding=(1, 0))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        """With a cache: of the row above, (B, maps, 1, W), the link of this one."""
+        if cache is not None:
+            return F.conv2d(x, self.weight, self.bias)
         return super().forward(x)[:, :, : x.shape[2]]  # padded above and below; the first H rows are the shifted ones
+
+    def of_nothing(self, cache: Cache) -> Tensor:
+        """The link of row 0, with nothing above it: the bias, (B, maps, 1, W)."""
+        bias = _bias(self)
+        return bias.view(1, -1, 1, 1).expand(cache.batch, -1, 1, cache.width)
 
 
 class MaskedConv(nn.Conv2d):
@@ -185,7 +230,10 @@ class MaskedConv(nn.Conv2d):
         mask[:, :, 0, reach] = colour_mask(groups_out, groups_in, kind)
         self.register_buffer("mask", mask, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        """With a cache: a pixel, of the one before it in the network (B, inputs, 1, 1) or of the row as it is."""
+        if cache is not None:
+            return streaming.masked_pixel(self, x, cache)
         y = F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
         return y[..., : x.shape[3]]  # the columns at the right come from the padding there
 

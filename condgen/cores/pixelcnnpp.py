@@ -11,12 +11,13 @@ pixel, and every layer after that may read its own place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from condgen.cores.activations import Activations
+from condgen.cores.cache import Cache
 from condgen.cores.conditioning import Conditioning, Terms
 from condgen.cores.layers import CornerConv, Dropout, UpConv, VerticalConv
 from condgen.cores.promise import everything_before, pyramid_sees
@@ -99,47 +100,77 @@ class PixelCNNpp(TwoStreams):
             block(resnets if k == scales - 1 else resnets + 1, k, "up") for k in reversed(range(scales))
         )
 
-    def vertical(self, x: Tensor, terms: Terms, dropout: Dropout | None = None) -> list[Any]:
-        """What is known of the rows above: the two words of ``start``, then u after each of its resnets, in order, as
-        ``Feature``. Never asks the horizontal stream."""
-        u, found = self.start(x)
-        left = [u]  # what the way down leaves for the way up, last in, first out
-        for block in self.down:
-            for resnet in block.u:
-                u = resnet(u, terms, dropout)
-                found.append(u)
-                left.append(u)
-            if block.resizes:
-                u = self._feature(block.u_resize(u.x))
-                left.append(u)
-        u = left.pop()
-        for block in self.up:
-            for resnet in block.u:
-                u = resnet(u, terms, dropout, *([left.pop()] if self.short_cuts else []))
-                found.append(u)
-            if block.resizes:
-                u = self._feature(block.u_resize(u.x))
-        return found
+    def vertical(
+        self, x: Tensor, terms: Terms, dropout: Dropout | None = None, cache: Cache | None = None
+    ) -> list[Any]:
+        """See ``TwoStreams``: u after each of its resnets, in order; None for those of a scale that is not due."""
+        u, found = self.start(x, cache)
+        us: list[Feature | None] = [None] * sum(len(block.u) for half in (self.down, self.up) for block in half)
 
-    def horizontal(self, x: Tensor, vertical: list[Any], terms: Terms, dropout: Dropout | None = None) -> Tensor:
-        """The features of the head, (B, F, H, W): the rows above and what lies to the left in the row."""
-        ul, *us = self.start_horizontal(vertical)
-        next_u: Iterator[Feature] = iter(us)
-        left = [ul]
-        for block in self.down:
-            for resnet in block.ul:
-                ul = resnet(ul, terms, dropout, next(next_u))
-                left.append(ul)
+        def step(number: int, resnet: nn.Module, u: Feature, *short_cut: Feature, cache: Cache | None) -> Feature:
+            us[number] = u = resnet(u, terms, dropout, *short_cut, cache=cache)
+            return u
+
+        self._down_and_up("u", u, step, cache)
+        return [*found, *us]
+
+    def horizontal(
+        self,
+        x: Tensor,
+        vertical: list[Any],
+        terms: Terms,
+        dropout: Dropout | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """See ``TwoStreams``."""
+        above, *us = vertical
+
+        def step(number: int, resnet: nn.Module, ul: Feature, *short_cut: Feature, cache: Cache | None) -> Feature:
+            ul = resnet(ul, terms, dropout, us[number], *short_cut, cache=cache)
+            return ul
+
+        return self._down_and_up("ul", self.start_horizontal(x, above, cache), step, cache).x
+
+    def _down_and_up(self, stream: str, feature: Feature, step: Callable[..., Feature], cache: Cache | None) -> Feature:
+        """Takes a stream through all blocks; ``step(number, resnet, feature, *short_cut, cache=...)`` is one resnet.
+
+        With a cache a coarse scale takes part only where it is due; elsewhere the finer ones hear its last word.
+        """
+        left = [feature]  # what the way down leaves for the way up, last in, first out
+        number, bottom = 0, True
+        for scale, block in enumerate(self.down):
+            here = None if cache is None else cache.at(scale)
+            for resnet in getattr(block, stream):
+                feature = step(number, resnet, feature, cache=here)
+                left.append(feature)
+                number += 1
             if block.resizes:
-                ul = self._feature(block.ul_resize(ul.x))
-                left.append(ul)
-        ul = left.pop()
-        for block in self.up:
-            for resnet in block.ul:
-                ul = resnet(ul, terms, dropout, next(next_u), *([left.pop()] if self.short_cuts else []))
-            if block.resizes:
-                ul = self._feature(block.ul_resize(ul.x))
-        return ul.x
+                x = getattr(block, f"{stream}_resize")(feature.x, cache=here)
+                if x is None:
+                    bottom = False
+                    break
+                feature = self._feature(x)
+                left.append(feature)
+        number = sum(len(block.u) for block in self.down)
+        coarse: Feature | None = left.pop() if bottom else None
+        for scale, block in zip(reversed(range(len(self.up))), self.up, strict=True):
+            if coarse is not None:
+                here = None if cache is None else cache.at(scale)
+                for k, resnet in enumerate(getattr(block, stream)):
+                    short_cut = [left.pop()] if self.short_cuts else []
+                    coarse = step(number + k, resnet, coarse, *short_cut, cache=here)
+            number += len(block.u)
+            if block.resizes and (cache is None or self._due(stream, cache, scale - 1)):
+                finer = None if cache is None else cache.at(scale - 1)
+                x = getattr(block, f"{stream}_resize")(None if coarse is None else coarse.x, cache=finer)
+                coarse = self._feature(x)
+        if coarse is None:
+            raise AssertionError("full resolution is always due")
+        return coarse
+
+    @staticmethod
+    def _due(stream: str, cache: Cache, scale: int) -> bool:
+        return cache.row_is_due(scale) if stream == "u" else cache.pixel_is_due(scale)
 
     def sees(self, row: int, column: int, height: int, width: int) -> Tensor:
         """Which pixels the parameters at (row, column) depend on, the own one aside: bool (H, W).

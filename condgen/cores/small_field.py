@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from condgen.cores.activations import Activations
+from condgen.cores.cache import Cache
 from condgen.cores.conditioning import Conditioning, Terms
 from condgen.cores.layers import Dropout
 from condgen.cores.promise import everything_before, rectangle_sees
@@ -63,10 +64,12 @@ class ChannelSets(nn.Module):
             for k in range(1, SETS)
         )  # fmt: skip
 
-    def forward(self, feature: Feature, terms: Terms, dropout: Dropout | None, *auxiliary: Feature) -> Feature:
+    def forward(
+        self, feature: Feature, terms: Terms, dropout: Dropout | None, *auxiliary: Feature, cache: Cache | None = None
+    ) -> Feature:
         sets, *others = (self._split(whole) for whole in (feature, *auxiliary))
         for k, resnet in enumerate(self.resnets, start=1):
-            sets[k] = resnet(sets[k], terms, dropout, *sets[:k], *(other[k] for other in others))
+            sets[k] = resnet(sets[k], terms, dropout, *sets[:k], *(other[k] for other in others), cache=cache)
         return Feature(torch.cat([part.x for part in sets], dim=1), self.activation)
 
     def _split(self, feature: Feature) -> list[Feature]:
@@ -116,23 +119,32 @@ class SmallFieldPixelCNN(TwoStreams):
             self.ul.extend([resnet("ul", int(r > 0), False), *following("ul", 1)])
         self.close = resnet("ul", 1, True)
 
-    def vertical(self, x: Tensor, terms: Terms, dropout: Dropout | None = None) -> list[Any]:
-        """What is known of the rows above: the two words of ``start``, then u after each of its steps, in order, as
-        ``Feature``. Never asks the horizontal stream."""
-        u, found = self.start(x)
+    def vertical(
+        self, x: Tensor, terms: Terms, dropout: Dropout | None = None, cache: Cache | None = None
+    ) -> list[Any]:
+        """See ``TwoStreams``: u after each of its steps, in order."""
+        u, found = self.start(x, cache)
         for step in self.u:
-            u = step(u, terms, dropout)
+            u = step(u, terms, dropout, cache=cache)
             found.append(u)
         return found
 
-    def horizontal(self, x: Tensor, vertical: list[Any], terms: Terms, dropout: Dropout | None = None) -> Tensor:
-        """The features of the head, (B, F, H, W): the rows above and what lies to the left in the row."""
-        ul, *us = self.start_horizontal(vertical)
+    def horizontal(
+        self,
+        x: Tensor,
+        vertical: list[Any],
+        terms: Terms,
+        dropout: Dropout | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """See ``TwoStreams``."""
+        above, *us = vertical
+        ul = self.start_horizontal(x, above, cache)
         for i, step in enumerate(self.ul):
             looks_around = i % (len(self.ul) // self.resnets) == 0
             told = us[max(0, i - 1) : i] if looks_around else [us[i]]
-            ul = step(ul, terms, dropout, *told)
-        features: Tensor = self.close(ul, terms, dropout, us[-1]).x
+            ul = step(ul, terms, dropout, *told, cache=cache)
+        features: Tensor = self.close(ul, terms, dropout, us[-1], cache=cache).x
         return features
 
     def sees(self, row: int, column: int, height: int, width: int) -> Tensor:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from condgen.condition import Condition
 from condgen.cores.activations import Activations, elu
+from condgen.cores.cache import Cache
 from condgen.cores.conditioning import Conditioning, Terms
-from condgen.cores.layers import CornerConv, Dropout, Pointwise, VerticalConv, shift_down, shift_right
+from condgen.cores.layers import CornerConv, Dropout, Pointwise, VerticalConv, shift_down, shift_right, zero_row
 from condgen.cores.weight_norm import SPREAD, data_dependent_init, weight_normalised
 
 
@@ -51,6 +52,7 @@ class GatedResnet(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.activation = activation
+        self.by_pixels = stream == "ul"
         wide = activation.widening * filters
         self.conv_in = weight_normalised(_conv(stream, wide, filters, 1 if pointwise else field))
         # the inputs of several features stand one after the other: all of the first, x and -x, then of the second
@@ -60,14 +62,18 @@ class GatedResnet(nn.Module):
         for weight in self.condition.parameters():
             nn.init.normal_(weight, 0, SPREAD)
 
-    def forward(self, feature: Feature, terms: Terms, dropout: Dropout | None, *auxiliary: Feature) -> Feature:
+    def forward(
+        self, feature: Feature, terms: Terms, dropout: Dropout | None, *auxiliary: Feature, cache: Cache | None = None
+    ) -> Feature:
         # what follows a convolution here crops it as well: its gradient need not be copied into zeros then
         if self.nin is None:
-            hidden = self.activation(self.conv_in(feature.active), dropout=dropout)
+            hidden = self.activation(self.conv_in(feature.active, cache=cache), dropout=dropout)
         else:
-            auxiliary_in = self.nin(*(other.active for other in auxiliary))  # (B, F, H, W)
-            hidden = self.activation(self.conv_in(feature.active, crop=False), auxiliary_in, dropout)
-        gates = terms.added(self.conv_out(hidden, crop=False), self.condition)  # (B, 2F, H, W) and what is cropped
+            active = [other.active for other in auxiliary]
+            auxiliary_in = self.nin(*active, cache=cache if self.by_pixels else None)  # (B, F, H, W)
+            hidden = self.activation(self.conv_in(feature.active, cache=cache, crop=False), auxiliary_in, dropout)
+        gates = self.conv_out(hidden, cache=cache, crop=False)  # (B, 2F, H, W) and what is cropped
+        gates = terms.added(gates, self.condition, cache)
         return Feature(self.activation.gated_residual(feature.x, gates), self.activation)
 
 
@@ -119,31 +125,57 @@ class TwoStreams(nn.Module):
         return self.conditioning(condition.to(weight.device, weight.dtype), keep)
 
     @abstractmethod
-    def vertical(self, x: Tensor, terms: Terms, dropout: Dropout | None = None) -> list[Any]:
-        """What is known of the rows above: the two words of ``start`` and, as ``Feature``, what u says to ul. Never
-        asks the horizontal stream."""
+    def vertical(
+        self, x: Tensor, terms: Terms, dropout: Dropout | None = None, cache: Cache | None = None
+    ) -> list[Any]:
+        """What is known of the rows above: ul's share of the row above and, as ``Feature``, what u says to ul. Never
+        asks the horizontal stream.
+
+        With a cache: of row ``cache.row``, (B, F, 1, W), and of coarser scales where a coarse row begins. Every row has
+        to be asked for, in order, when the rows above it are complete in ``x``.
+        """
 
     @abstractmethod
-    def horizontal(self, x: Tensor, vertical: list[Any], terms: Terms, dropout: Dropout | None = None) -> Tensor:
-        """The features of the head, (B, F, H, W): the rows above and what lies to the left in the row."""
+    def horizontal(
+        self,
+        x: Tensor,
+        vertical: list[Any],
+        terms: Terms,
+        dropout: Dropout | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """The features of the head, (B, F, H, W): the rows above and what lies to the left in the row.
+
+        With a cache, (B, F, 1, 1): of its place, every one of which has to be asked for, in order.
+        """
 
     @abstractmethod
     def sees(self, row: int, column: int, height: int, width: int) -> Tensor:
         """Which pixels the parameters at (row, column) depend on, the own one aside: bool (H, W)."""
 
-    def start(self, x: Tensor) -> tuple[Feature, list[Any]]:
-        """u before its first resnet, made of the rows above; then the first words of ``vertical``: the image with its
-        channel of ones, and ul's share of the row above."""
-        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)  # (B, C + 1, H, W)
-        return self._feature(shift_down(self.start_above(x))), [x, shift_down(self.start_row(x))]
+    def start(self, x: Tensor, cache: Cache | None) -> tuple[Feature, list[Any]]:
+        """u before its first resnet, made of the rows above; then the first word of ``vertical``: ul's share of the row
+        above."""
+        if cache is None:
+            x = with_ones(x)  # (B, C + 1, H, W)
+            return self._feature(shift_down(self.start_above(x))), [shift_down(self.start_row(x))]
+        if cache.row == 0:
+            return self._feature(zero_row(self.start_above, cache)), [zero_row(self.start_row, cache)]
+        row = with_ones(x[:, :, cache.row - 1 : cache.row])  # (B, C + 1, 1, W)
+        return self._feature(self.start_above(row, cache.above())), [self.start_row(row, cache.above())]
 
-    def start_horizontal(self, vertical: list[Any]) -> list[Feature]:
-        """ul before its first resnet, then what u says to it."""
-        image, above, *us = vertical
-        start = above + shift_right(self.start_left(image))
+    def start_horizontal(self, x: Tensor, above: Tensor, cache: Cache | None) -> Feature:
+        """ul before its first resnet."""
+        if cache is None:
+            x = with_ones(x)
+            start = above + shift_right(self.start_left(x))
+        else:
+            start = above[..., cache.column : cache.column + 1]
+            if cache.column > 0:
+                start = start + self.start_left.from_image(x, cache.row, cache.column - 1)
         if self.recall is not None:
-            start = start + self.recall(image)
-        return [self._feature(start), *us]
+            start = start + self.recall(x, cache)
+        return self._feature(start)
 
     def head(self, features: Tensor) -> Tensor:
         """(B, F, H, W) -> parameters (B, outputs, H, W): elu, 1x1."""
@@ -176,6 +208,11 @@ class TwoStreams(nn.Module):
         return Feature(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x, self.activation)
 
 
+def with_ones(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C + 1, H, W)."""
+    return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+
+
 class Recall(nn.Module):
     """What every pixel is told of *all* earlier ones: the mean of their features. Not in the paper.
 
@@ -189,10 +226,26 @@ class Recall(nn.Module):
         self.what = weight_normalised(Pointwise((channels,), filters))
         self.told = weight_normalised(Pointwise((activation.widening * filters,), filters))
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, cache: Cache | None = None) -> Tensor:
+        """With a cache the image is (B, C, H, W), without ones, and the result (B, F, 1, 1)."""
+        if cache is not None:
+            return self._here(image, cache)
         H, W = image.shape[2:]
         seen = self.activation(self.what(image)).flatten(2)  # (B, 2F, H W)
         before = F.pad(seen, (1, -1)).cumsum(2)
         number = torch.arange(H * W, device=image.device, dtype=image.dtype).clamp(min=1)
         told: Tensor = self.told((before / number).unflatten(2, (H, W)).contiguous(memory_format=torch.channels_last))
+        return told
+
+    def _here(self, image: Tensor, cache: Cache) -> Tensor:
+        """A running sum, to which the pixel before this one is added when the place has moved."""
+        B, _, _, W = image.shape
+        nothing = image.new_zeros(B, self.told.inputs[0], 1, 1)
+        state: dict[str, Any] = cache.of(self, lambda: {"sum": nothing, "pixels": 0})
+        number = cache.row * W + cache.column
+        for k in range(state["pixels"], number):
+            pixel = with_ones(image[:, :, k // W : k // W + 1, k % W : k % W + 1])
+            state["sum"] = state["sum"] + self.activation(self.what(pixel))
+        state["pixels"] = number
+        told: Tensor = self.told(state["sum"] / max(1, number))
         return told

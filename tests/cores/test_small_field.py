@@ -64,7 +64,8 @@ def test_a_resnet_that_hears_the_new_u_would_see_more() -> None:
     core = model.core
 
     def horizontal(x: Tensor, vertical: list[object], terms: object, dropout: object = None) -> Tensor:
-        ul, *us = core.start_horizontal(vertical)
+        above, *us = vertical
+        ul = core.start_horizontal(x, above, None)
         step = GatedResnet("ul", 8, 3, core.activation, core.conditioning, auxiliary=1, scale=0).double()
         return step(step(ul, terms, None, us[0]), terms, None, us[0]).x
 

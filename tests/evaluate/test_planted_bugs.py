@@ -38,6 +38,16 @@ def grey(**settings: Any) -> ConditionalModel:
 # masks
 
 
+def plant(patch: Patch, owner: type, name: str, wrong: Any) -> None:
+    """Puts ``wrong`` in the place of a method for whole images; at single rows and pixels it stays what it is."""
+    sound = getattr(owner, name)
+
+    def method(self: Any, *given: Any, cache: Any = None, **options: Any) -> Any:
+        return wrong(self, *given, **options) if cache is None else sound(self, *given, cache=cache, **options)
+
+    patch.setattr(owner, name, method)
+
+
 def mask_b_on_the_image(patch: Patch) -> ConditionalModel:
     """Mask B where A belongs: the first layer reads the very value it is to predict."""
     planted = model()
@@ -70,12 +80,12 @@ def mask_a_drops_the_neighbour_too(patch: Patch) -> ConditionalModel:
 
 
 def link_without_shift(patch: Patch) -> ConditionalModel:
-    patch.setattr(Link, "forward", lambda self, x: F.conv2d(x, self.weight, self.bias))
+    plant(patch, Link, "forward", lambda self, x: F.conv2d(x, self.weight, self.bias))
     return grey()
 
 
 def link_shifted_twice(patch: Patch) -> ConditionalModel:
-    patch.setattr(Link, "forward", lambda self, x: F.conv2d(F.pad(x, (0, 0, 2, 0))[:, :, : x.shape[2]], self.weight))
+    plant(patch, Link, "forward", lambda self, x: F.conv2d(F.pad(x, (0, 0, 2, 0))[:, :, : x.shape[2]], self.weight))
     return grey()
 
 
@@ -87,15 +97,15 @@ def blind_spot(patch: Patch) -> ConditionalModel:
         x = F.pad(x, (m, m, m + 1, 0))[:, :, : x.shape[2] + m]
         return F.conv2d(x, self.weight, self.bias)
 
-    patch.setattr(VerticalConv, "forward", above)
-    patch.setattr(Link, "forward", lambda self, x: F.conv2d(x, self.weight, self.bias))
+    plant(patch, VerticalConv, "forward", above)
+    plant(patch, Link, "forward", lambda self, x: F.conv2d(x, self.weight, self.bias))
     return grey()
 
 
 def crop_a_row_too_low(patch: Patch) -> ConditionalModel:
     """The vertical convolution keeps rows 1 .. H: each knows the row below its own."""
     padded = torch.nn.Conv2d.forward
-    patch.setattr(VerticalConv, "forward", lambda self, x: padded(self, x)[:, :, 1 : x.shape[2] + 1])
+    plant(patch, VerticalConv, "forward", lambda self, x: padded(self, x)[:, :, 1 : x.shape[2] + 1])
     return grey()
 
 
@@ -103,7 +113,7 @@ def crop_a_row_too_high(patch: Patch) -> ConditionalModel:
     def cropped(self: VerticalConv, x: Tensor) -> Tensor:
         return torch.nn.Conv2d.forward(self, F.pad(x, (0, 0, 1, 0)))[:, :, : x.shape[2]]
 
-    patch.setattr(VerticalConv, "forward", cropped)
+    plant(patch, VerticalConv, "forward", cropped)
     return grey()
 
 
@@ -114,7 +124,7 @@ def crop_a_column_too_far_right(patch: Patch) -> ConditionalModel:
         y = F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
         return y[..., 1 : x.shape[3] + 1] if self.padding[1] else y
 
-    patch.setattr(MaskedConv, "forward", cropped)
+    plant(patch, MaskedConv, "forward", cropped)
     return grey()
 
 
@@ -124,7 +134,7 @@ def crop_of_vertical_columns(patch: Patch) -> ConditionalModel:
     def cropped(self: VerticalConv, x: Tensor) -> Tensor:
         return torch.nn.Conv2d.forward(self, F.pad(x, (1, 0, 0, 0)))[:, :, : x.shape[2], : x.shape[3]]
 
-    patch.setattr(VerticalConv, "forward", cropped)
+    plant(patch, VerticalConv, "forward", cropped)
     return grey()
 
 
@@ -135,7 +145,7 @@ def residual_in_the_first_layer(patch: Patch) -> ConditionalModel:
         new, given = sound(self, z, link, terms, dropout)
         return (new + z if self.first else new), given
 
-    patch.setattr(GatedLayer, "horizontal", horizontal)
+    plant(patch, GatedLayer, "horizontal", horizontal)
     return grey()
 
 
@@ -147,7 +157,7 @@ def horizontal_features_enter_the_vertical_stack(patch: Patch) -> ConditionalMod
         links = sound(self, x, terms, dropout)
         return [links[0], links[1] + F.conv2d(x, torch.ones(1, x.shape[1], 1, 3, dtype=x.dtype), padding=(0, 1))]
 
-    patch.setattr(GatedPixelCNN, "vertical", vertical)
+    plant(patch, GatedPixelCNN, "vertical", vertical)
     return grey()
 
 

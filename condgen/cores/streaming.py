@@ -1,0 +1,143 @@
+"""The causal layers of ``layers.py`` at one row or one pixel, with what a cache remembers for them.
+
+Each function gives, at the cache's place, exactly what the layer gives there for a whole image. A layer that halves the
+resolution gives None where it has no output; one that doubles it takes None where its input has not moved.
+
+Legend: B images, kh x kw a layer's kernel, s its stride, W pixels of a row at the resolution of the *input* (for
+transposed convolutions: of the output).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from condgen.cores.cache import Cache
+
+
+class _Rows:
+    """The last rows that a layer was given, (B, C, rows, columns), oldest first; zeros before the image."""
+
+    def __init__(self, batch: int, channels: int, rows: int, columns: int, like: Tensor) -> None:
+        self.kept = like.new_zeros(batch, channels, rows, columns)
+        self.row = -1
+        self.above: Any = None
+        """What a convolution makes of all but the last row, for every column of the output."""
+
+    def enter(self, row: int) -> bool:
+        """Makes room for ``row``; whether it is a new one."""
+        if row == self.row:
+            return False
+        if row > 0:
+            self.kept[:, :, :-1] = self.kept[:, :, 1:].clone()
+        self.row = row
+        return True
+
+
+def _bias(layer: Any, like: Tensor) -> Tensor:
+    return like.new_zeros(1, 1, 1, 1) if layer.bias is None else layer.bias.view(1, -1, 1, 1)
+
+
+def vertical_row(layer: nn.Conv2d, x: Tensor, cache: Cache) -> Tensor | None:
+    """Row ``cache.row`` of a ``VerticalConv``: (B, inputs, 1, W) -> (B, outputs, 1, W / s)."""
+    kh, kw = layer.kernel_size
+    rows = cache.of(layer, lambda: _Rows(len(x), x.shape[1], kh, x.shape[3], x))
+    rows.enter(cache.row)
+    rows.kept[:, :, -1:] = x
+    if cache.row % layer.stride[0]:
+        return None
+    return F.conv2d(rows.kept, layer.weight, layer.bias, layer.stride, (0, kw // 2))
+
+
+def corner_pixel(layer: nn.Conv2d, x: Tensor, cache: Cache) -> Tensor | None:
+    """A pixel of a ``CornerConv``: (B, inputs, 1, 1) -> (B, outputs, 1, 1).
+
+    What the rows above bring is computed once a row, for the whole width.
+    """
+    kh, kw = layer.kernel_size
+    s = layer.stride[0]
+    rows = cache.of(layer, lambda: _Rows(len(x), x.shape[1], kh, cache.width + kw - 1, x))
+    due = not cache.row % s and not cache.column % s
+    if rows.enter(cache.row) and not cache.row % s:
+        rows.above = _bias(layer, x).expand(len(x), -1, 1, cache.width // s)
+        if kh > 1:
+            rows.above = F.conv2d(rows.kept[:, :, :-1], layer.weight[:, :, :-1], layer.bias, (1, s))
+    c = cache.column
+    rows.kept[:, :, -1:, c + kw - 1 : c + kw] = x
+    if not due:
+        return None
+    here = rows.kept[:, :, -1, c : c + kw].flatten(1)  # (B, inputs kw)
+    weight = layer.weight[:, :, -1].flatten(1)  # (outputs, inputs kw)
+    return rows.above[..., c // s : c // s + 1] + (here @ weight.t())[:, :, None, None]
+
+
+def up_row(layer: Any, x: Tensor | None, cache: Cache) -> Tensor:
+    """Fine row ``cache.row`` of an ``UpConv``: (B, inputs, 1, W / 2) -> (B, outputs, 1, W)."""
+    kh = layer.kernel_size[0]
+    rows = cache.of(layer, lambda: _Rows(len(_given(x)), layer.in_channels, (kh + 1) // 2, cache.width // 2, _given(x)))
+    if x is not None:
+        rows.enter(cache.row // 2)
+        rows.kept[:, :, -1:] = x
+    y = _bias(layer, rows.kept)
+    for t, a in enumerate(range(cache.row % 2, kh, 2)):
+        coarse = rows.kept[:, :, rows.kept.shape[2] - 1 - t, None]  # (B, inputs, 1, W / 2)
+        fine = F.conv_transpose2d(coarse, layer.weight[:, :, a : a + 1], stride=2)
+        y = y + fine[..., layer.offset : layer.offset + cache.width]
+    return y.expand(-1, -1, 1, cache.width)
+
+
+def up_pixel(layer: Any, x: Tensor | None, cache: Cache) -> Tensor:
+    """A fine pixel of an ``UpConv`` without offset: (B, inputs, 1, 1) -> (B, outputs, 1, 1)."""
+    kh, kw = layer.kernel_size
+    left = (kw + 1) // 2 - 1  # coarse columns to the left that reach here
+    rows = cache.of(
+        layer, lambda: _Rows(len(_given(x)), layer.in_channels, (kh + 1) // 2, cache.width // 2 + left, _given(x))
+    )
+    r, c = cache.row, cache.column
+    if x is not None:
+        rows.enter(r // 2)
+        rows.kept[:, :, -1:, c // 2 + left : c // 2 + left + 1] = x
+    y = _bias(layer, rows.kept)
+    for t, a in enumerate(range(r % 2, kh, 2)):
+        for u, b in enumerate(range(c % 2, kw, 2)):
+            coarse = rows.kept[:, :, rows.kept.shape[2] - 1 - t, c // 2 + left - u]  # (B, inputs)
+            y = y + (coarse @ layer.weight[:, :, a, b])[:, :, None, None]
+    return y.expand(len(rows.kept), -1, -1, -1)
+
+
+def _given(x: Tensor | None) -> Tensor:
+    if x is None:
+        raise AssertionError("a coarse row or pixel comes before the fine ones that are made of it")
+    return x
+
+
+def masked_pixel(layer: Any, x: Tensor, cache: Cache) -> Tensor:
+    """A pixel of a ``MaskedConv``: (B, inputs, 1, 1), or the row so far (B, inputs, 1, W), -> (B, outputs, 1, 1)."""
+    reach = layer.kernel_size[1] - 1
+    c = cache.column
+    if reach == 0:
+        here = x[..., c : c + 1] if x.shape[3] > 1 else x
+    elif x.shape[3] > 1:
+        here = F.pad(x[..., max(0, c - reach) : c + 1], (max(0, reach - c), 0))
+    else:
+        rows = cache.of(layer, lambda: _Rows(len(x), x.shape[1], 1, cache.width + reach, x))
+        rows.kept[..., c + reach : c + reach + 1] = x
+        here = rows.kept[..., c : c + reach + 1]
+    y = here.flatten(1) @ (layer.weight * layer.mask).flatten(1).t()
+    return y[:, :, None, None] + _bias(layer, x)
+
+
+def pointwise_pixel(layer: Any, tensors: tuple[Tensor, ...], cache: Cache) -> Tensor:
+    """A pixel of a ``Pointwise``; what comes as a whole row (B, n, 1, W) is computed once for all of it."""
+    y = _bias(layer, tensors[0])
+    of_rows = cache.of(layer, dict[int, tuple[int, Tensor]])
+    for k, (x, part) in enumerate(zip(tensors, layer.weight.split(layer.inputs, dim=1), strict=True)):
+        if x.shape[3] == 1:
+            y = y + (x.flatten(1) @ part.flatten(1).t())[:, :, None, None]
+            continue
+        if k not in of_rows or of_rows[k][0] != cache.row:
+            of_rows[k] = cache.row, F.conv2d(x, part)
+        y = y + of_rows[k][1][..., cache.column : cache.column + 1]
+    return y.expand(len(tensors[0]), -1, -1, -1)
