@@ -173,6 +173,12 @@ class _GatedResidual(torch.autograd.Function):
         return gradients[0], whole, None
 
 
+class _Forgetful:
+    """In the place of autograd's memory where nothing will be differentiated: at single pixels autograd costs most."""
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
+
+
 class Activations:
     """The nonlinearity of a network, with dropout behind it, and the gate of its resnets.
 
@@ -201,7 +207,9 @@ class Activations:
             B, channels, H, W = (x if added is None else added).shape
             kept = None if dropout is None else dropout.kept((B, 2 * channels, H, W))
             factor = 1.0 if dropout is None else dropout.factor
-            return _ConcatElu.apply(x, added, kept, factor, self.kernels)
+            if torch.is_grad_enabled():
+                return _ConcatElu.apply(x, added, kept, factor, self.kernels)
+            return _ConcatElu.forward(_Forgetful(), x, added, kept, factor, self.kernels)
         if added is not None:
             x = x[:, :, : added.shape[2], : added.shape[3]] + added
         y = elu(x) if self.nonlinearity == "elu" else F.relu(x)
@@ -212,7 +220,9 @@ class Activations:
 
         Rows and columns of ``gates`` beyond those of x are cropped.
         """
-        return _GatedResidual.apply(x, gates, self.kernels)
+        if torch.is_grad_enabled():
+            return _GatedResidual.apply(x, gates, self.kernels)
+        return _GatedResidual.forward(_Forgetful(), x, gates, self.kernels)
 
     def compile(self) -> None:
         """Compiled loops from now on."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ class _Rows:
         self.row = -1
         self.above: Any = None
         """What a convolution makes of all but the last row, for every column of the output."""
+        self.weights: dict[Any, Tensor] = {}
+        """Parts of the layer's weight as matrices (inputs, outputs): cut out once, used at every pixel."""
 
     def enter(self, row: int) -> bool:
         """Makes room for ``row``; whether it is a new one."""
@@ -68,9 +71,10 @@ def corner_pixel(layer: nn.Conv2d, x: Tensor, cache: Cache) -> Tensor | None:
     rows.kept[:, :, -1:, c + kw - 1 : c + kw] = x
     if not due:
         return None
+    if not rows.weights:
+        rows.weights[0] = layer.weight[:, :, -1].flatten(1).t().contiguous()  # (inputs kw, outputs)
     here = rows.kept[:, :, -1, c : c + kw].flatten(1)  # (B, inputs kw)
-    weight = layer.weight[:, :, -1].flatten(1)  # (outputs, inputs kw)
-    return rows.above[..., c // s : c // s + 1] + (here @ weight.t())[:, :, None, None]
+    return torch.addmm(rows.above[:, :, 0, c // s], here, rows.weights[0])[:, :, None, None]
 
 
 def up_row(layer: Any, x: Tensor | None, cache: Cache) -> Tensor:
@@ -102,8 +106,10 @@ def up_pixel(layer: Any, x: Tensor | None, cache: Cache) -> Tensor:
     y = _bias(layer, rows.kept)
     for t, a in enumerate(range(r % 2, kh, 2)):
         for u, b in enumerate(range(c % 2, kw, 2)):
+            if (a, b) not in rows.weights:
+                rows.weights[a, b] = layer.weight[:, :, a, b].contiguous()
             coarse = rows.kept[:, :, rows.kept.shape[2] - 1 - t, c // 2 + left - u]  # (B, inputs)
-            y = y + (coarse @ layer.weight[:, :, a, b])[:, :, None, None]
+            y = y + (coarse @ rows.weights[a, b])[:, :, None, None]
     return y.expand(len(rows.kept), -1, -1, -1)
 
 
@@ -117,27 +123,44 @@ def masked_pixel(layer: Any, x: Tensor, cache: Cache) -> Tensor:
     """A pixel of a ``MaskedConv``: (B, inputs, 1, 1), or the row so far (B, inputs, 1, W), -> (B, outputs, 1, 1)."""
     reach = layer.kernel_size[1] - 1
     c = cache.column
+    rows = cache.of(layer, lambda: _Rows(len(x), x.shape[1], 1, cache.width + reach, x))
+    if not rows.weights:
+        rows.weights[0] = (layer.weight * layer.mask).flatten(1).t().contiguous()  # (inputs (reach + 1), outputs)
     if reach == 0:
         here = x[..., c : c + 1] if x.shape[3] > 1 else x
     elif x.shape[3] > 1:
         here = F.pad(x[..., max(0, c - reach) : c + 1], (max(0, reach - c), 0))
     else:
-        rows = cache.of(layer, lambda: _Rows(len(x), x.shape[1], 1, cache.width + reach, x))
         rows.kept[..., c + reach : c + reach + 1] = x
         here = rows.kept[..., c : c + reach + 1]
-    y = here.flatten(1) @ (layer.weight * layer.mask).flatten(1).t()
-    return y[:, :, None, None] + _bias(layer, x)
+    here = here.flatten(1)
+    bias = layer.bias
+    y = here @ rows.weights[0] if bias is None else torch.addmm(bias, here, rows.weights[0])
+    return y[:, :, None, None]
+
+
+class _Parts:
+    """A ``Pointwise`` by the tensors it takes: its weights, and what it makes of those that come as whole rows."""
+
+    def __init__(self) -> None:
+        self.weights: list[Tensor] = []
+        self.matrices: list[Tensor] = []
+        self.row: dict[int, int] = {}
+        self.of_row: dict[int, Tensor] = {}
 
 
 def pointwise_pixel(layer: Any, tensors: tuple[Tensor, ...], cache: Cache) -> Tensor:
     """A pixel of a ``Pointwise``; what comes as a whole row (B, n, 1, W) is computed once for all of it."""
-    y = _bias(layer, tensors[0])
-    of_rows = cache.of(layer, dict[int, tuple[int, Tensor]])
-    for k, (x, part) in enumerate(zip(tensors, layer.weight.split(layer.inputs, dim=1), strict=True)):
+    state = cache.of(layer, _Parts)
+    if not state.weights:
+        state.weights = list(layer.weight.split(layer.inputs, dim=1))
+        state.matrices = [part.flatten(1).t().contiguous() for part in state.weights]
+    y = layer.bias.expand(len(tensors[0]), -1)  # (B, outputs)
+    for k, x in enumerate(tensors):
         if x.shape[3] == 1:
-            y = y + (x.flatten(1) @ part.flatten(1).t())[:, :, None, None]
+            y = torch.addmm(y, x.flatten(1), state.matrices[k])
             continue
-        if k not in of_rows or of_rows[k][0] != cache.row:
-            of_rows[k] = cache.row, F.conv2d(x, part)
-        y = y + of_rows[k][1][..., cache.column : cache.column + 1]
-    return y.expand(len(tensors[0]), -1, -1, -1)
+        if state.row.get(k) != cache.row:
+            state.row[k], state.of_row[k] = cache.row, F.conv2d(x, state.weights[k])
+        y = y + state.of_row[k][:, :, 0, cache.column]
+    return y[:, :, None, None]
