@@ -34,7 +34,8 @@ def condition_finding(model: ConditionalModel, sight: Sight, seed: int) -> Findi
     if unreached:
         return Finding(False, f"{unreached} pixels keep their parameters when the condition changes.")
     # an image of one row has nothing above: its vertical stack says nothing to anyone
-    for deaf_part in (_deaf_stack, _deaf_layer, _misplaced_layer) if model.info.height > 1 else ():
+    parts = (_unconditioned_layer, _deaf_stack, _deaf_layer, _misplaced_layer)
+    for deaf_part in parts if model.info.height > 1 else ():
         part = deaf_part(model, seed)
         if part is not None:
             return Finding(False, f"the condition does not reach {part}.")
@@ -75,6 +76,20 @@ def _deaf_stack(model: ConditionalModel, seed: int) -> str | None:
         if not deaf:
             return None
     return min(deaf or {"any stack"})
+
+
+def _unconditioned_layer(model: ConditionalModel, seed: int) -> str | None:
+    """The name of a layer that has less room for a condition than others of its kind."""
+    weights = {
+        (name, layer): sum(
+            w.numel() for part in layer.children() if isinstance(part, ConditionBias) for w in part.parameters()
+        )
+        for name, layer in model.core.named_modules()
+    }
+    most: dict[type, int] = {}
+    for (_, layer), number in weights.items():
+        most[type(layer)] = max(number, most.get(type(layer), 0))
+    return next((name for (name, layer), number in weights.items() if number < most[type(layer)]), None)
 
 
 def _conditioned(core: Any, vertical: list[Any]) -> list[Tensor]:
