@@ -7,10 +7,11 @@ from collections.abc import Callable
 from torch import Tensor
 
 from condgen.samplers.cached import cached
+from condgen.samplers.fixed_point import fixed_point
 from condgen.samplers.naive import naive
 from condgen.samplers.noise import noise
 from condgen.samplers.tiles import sample_in_tiles
 
-SAMPLERS: dict[str, Callable[..., Tensor]] = {"cached": cached, "naive": naive}
+SAMPLERS: dict[str, Callable[..., Tensor]] = {"cached": cached, "fixed_point": fixed_point, "naive": naive}
 
-__all__ = ["SAMPLERS", "cached", "naive", "noise", "sample_in_tiles"]
+__all__ = ["SAMPLERS", "cached", "fixed_point", "naive", "noise", "sample_in_tiles"]

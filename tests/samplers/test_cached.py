@@ -1,4 +1,4 @@
-"""The cached sampler equals the plain one: every likelihood, condition, shape and option of both cores."""
+"""The cached and the fixed-point sampler equal the plain one: every likelihood, condition, shape and option."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def teacher_forced(model: ConditionalModel, seed: int = 0) -> tuple[torch.Tensor
     ("gated", "bernoulli", 3), ("pixelcnn++", "logistic_mixture", 1), ("pixelcnn++", "logistic_mixture", 3),
 ])  # fmt: skip
 @pytest.mark.parametrize("sides", [(8, 8), (8, 12), (12, 8)])
-def test_cached_equals_naive(core: str, kind: str, channels: int, conditioning: str, sides: tuple[int, int]) -> None:
+def test_samplers_agree(core: str, kind: str, channels: int, conditioning: str, sides: tuple[int, int]) -> None:
     H, W = sides
     model = lively(
         tiny_model(kind, core=core, channels=channels, height=H, width=W, conditioning=conditioning, bit_depth=3)
     )
     h = condition_for(model, 2)
-    drawn = [model.sample(h, 2, seed=3, sampler=sampler, tile=4) for sampler in ("cached", "naive")]
-    assert torch.equal(*drawn)
+    drawn = [model.sample(h, 2, seed=3, sampler=sampler, tile=4) for sampler in ("cached", "fixed_point", "naive")]
+    assert torch.equal(drawn[0], drawn[2]) and torch.equal(drawn[1], drawn[2])
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,10 @@ def test_known_pixels_are_kept_and_seen(core: str) -> None:
     model = lively(tiny_model("logistic_mixture", core=core, channels=3, bit_depth=4))
     known = random_images(model, 1, 5)
     mask = torch.rand(8, 8, generator=torch.Generator().manual_seed(1)) < 0.5
-    drawn = [model.sample(None, 3, known=known, mask=mask, sampler=sampler) for sampler in ("cached", "naive")]
-    assert torch.equal(*drawn)
+    drawn = [
+        model.sample(None, 3, known=known, mask=mask, sampler=sampler) for sampler in ("cached", "fixed_point", "naive")
+    ]
+    assert torch.equal(drawn[0], drawn[2]) and torch.equal(drawn[1], drawn[2])
     assert torch.equal(drawn[0][:, :, mask], known.expand(3, -1, -1, -1)[:, :, mask])
 
 
