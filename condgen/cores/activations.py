@@ -120,8 +120,9 @@ class _CompiledKernels(_Kernels):
     def __init__(self) -> None:
         import torch._dynamo.config as dynamo  # late: it costs a second and 100 MB
 
-        dynamo.recompile_limit = max(dynamo.recompile_limit, 64)  # beyond its limit it would fall back without a word
-        build = functools.partial(torch.compile, dynamic=False, fullgraph=True)
+        dynamo.recompile_limit = max(dynamo.recompile_limit, 64)
+        # fullgraph would turn the 65th size, of a sampler or of another model, into an error instead of a slower loop
+        build = functools.partial(torch.compile, dynamic=False)
         self.concat_elu = build(_concat_elu_formula)
         self.concat_elu_backward = build(_concat_elu_backward_formula)
         self.gated_residual = build(_gated_residual_formula)

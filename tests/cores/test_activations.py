@@ -166,7 +166,14 @@ def test_dropout_of_the_core_is_a_function_of_the_keys(rate: float) -> None:
     assert not torch.allclose(whole, model.core(x, model.core.terms(h)))
 
 
+@pytest.fixture
+def fresh_compiler() -> None:
+    """Without the sizes that other tests compiled: there is a limit, beyond which nothing new is."""
+    torch.compiler.reset()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's compiler asks for it
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("rate", [0.0, 0.5])
@@ -190,3 +197,16 @@ def test_compiled_loops_are_the_same_functions(rate: float, dtype: torch.dtype) 
             found.append([y, z, *torch.autograd.grad(y, inputs, start), *torch.autograd.grad(z, [inner, gates], over)])
         for one, other in zip(*found, strict=True):
             torch.testing.assert_close(other, one, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_more_sizes_than_are_compiled_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, compiled = Activations("concat_elu"), Activations("concat_elu")
+    compiled.compile()
+    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 2)
+    for height in range(2, 7):
+        x = random(2, 3, height, 5)
+        torch.testing.assert_close(compiled(x), plain(x))
+        torch.testing.assert_close(*(torch.autograd.grad(each(x).sum(), x)[0] for each in (compiled, plain)))

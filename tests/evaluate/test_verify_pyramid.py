@@ -49,6 +49,12 @@ def no_samples(monkeypatch: Patch) -> None:
     monkeypatch.setattr(module, "sampling_finding", lambda *arguments: Finding(True, "not tried"))
 
 
+@pytest.fixture
+def fresh_compiler() -> None:
+    """Without the sizes that other tests compiled: there is a limit, beyond which nothing new is."""
+    torch.compiler.reset()
+
+
 @pytest.mark.usefixtures("no_samples")
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -134,6 +140,7 @@ def test_a_map_is_taken_at_its_own_place(conditioning: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler", "no_samples")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's compiler asks for it
 @pytest.mark.parametrize(
     ("kind", "channels", "conditioning"),
