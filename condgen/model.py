@@ -6,7 +6,7 @@ Legend: B images, C colour channels, H x W pixels; x integers 0 .. V-1; h a Cond
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from condgen.condition import Batch, Condition, DataInfo, Encoder
 from condgen.errors import InputError, RecipeError
-from condgen.likelihoods import Likelihood, scaled
-from condgen.samplers import SAMPLERS, sample_in_tiles
+from condgen.likelihoods import Likelihood, Temperature, scaled
+from condgen.samplers import SAMPLERS, in_tiles
 
 
 class ConditionalModel(nn.Module):
@@ -123,33 +123,53 @@ class ConditionalModel(nn.Module):
         parameters = self._parameters_of(x, self.condition(batch), keys if self.training else None)
         return -self.likelihood.log_bound(parameters, x, keys).sum((1, 2))
 
-    @torch.no_grad()
-    def sample(
+    def sample(self, h: Condition | None = None, count: int = 1, seed: int = 0, **options: Any) -> Tensor:
+        """``count`` images for each condition of ``h``, a function of (weights, h, seed) alone.
+
+        Args:
+            options: those of ``stream``.
+
+        Returns:
+            uint8 (B * count, C, H, W) on 0 .. V-1, grouped by condition, on the CPU.
+
+        Raises:
+            RecipeError: an argument out of range, or no condition for a conditional model.
+        """
+        return torch.cat([images for images, _ in self.stream(h, count, seed, **options)])
+
+    def sample_and_log_prob(
+        self, h: Condition | None = None, count: int = 1, seed: int = 0, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        """``sample``, and ln p of each image as ``log_prob`` gives it, float64 (B * count,), at no further cost."""
+        images, log_probs = zip(*self.stream(h, count, seed, **options), strict=True)
+        return torch.cat(images), torch.cat(log_probs)
+
+    def stream(
         self,
         h: Condition | None = None,
         count: int = 1,
         seed: int = 0,
         *,
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
         sampler: str = "auto",
         known: Tensor | None = None,
         mask: Tensor | None = None,
         tile: int = 8,
         first: int = 0,
+        skip: int = 0,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
-        """``count`` images for each condition of ``h``, a function of (weights, h, seed) alone.
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """What ``sample_and_log_prob`` gives, tile by tile as it is drawn: for more images than memory holds.
 
         Args:
             seed: image k of every condition has the noise of sample ``first + k`` of this seed.
-            temperature: below 1 less, above 1 more varied than the model.
-            sampler: ``auto`` or a name in ``condgen.samplers.SAMPLERS``.
+            temperature: below 1 less, above 1 more varied than the model. Two numbers, for mixtures: of the choice of
+                the component, and of the component's own width.
+            sampler: ``auto`` (the cached one) or a name in ``condgen.samplers.SAMPLERS``.
             known, mask: integers (B, C, H, W) and bool (H, W) or (B, H, W) over the conditions: pixels that are kept.
             tile: images per network call; in fp32 part of what decides a picture.
+            skip: so many images, a multiple of ``tile``, are left out at the beginning: they are there already.
             progress: called with (pixels done, pixels in all).
-
-        Returns:
-            uint8 (B * count, C, H, W) on 0 .. V-1, grouped by condition, on the CPU.
 
         Raises:
             RecipeError: an argument out of range, or no condition for a conditional model.
@@ -158,38 +178,53 @@ class ConditionalModel(nn.Module):
             raise RecipeError(
                 f"There is no sampler {sampler!r}; choose auto or {', '.join(SAMPLERS)}.", field="sampler"
             )
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise RecipeError(f"The temperature is a number above 0, not {temperature}.", field="temperature")
-        if count < 1 or tile < 1:
-            raise RecipeError("count and tile are at least 1.", field="count")
+        both = temperature if isinstance(temperature, tuple) else (temperature, temperature)
+        for number in both:
+            if not (math.isfinite(number) and number > 0):
+                raise RecipeError(f"The temperature is a number above 0, not {number}.", field="temperature")
+        if both[0] == both[1]:
+            temperature = both[0]
+        elif not self.likelihood.picks_component:
+            raise RecipeError(
+                f"Temperatures of the mixture and of its components are for mixtures, which a "
+                f"{type(self.likelihood).__name__} likelihood is not; give one temperature.",
+                field="temperature",
+            )
+        if count < 1 or tile < 1 or skip < 0 or skip % tile:
+            raise RecipeError("count and tile are at least 1, and skip a multiple of tile.", field="count")
         info, h = self.info, h or Condition()
         if not h.parts and (self.encoder.vector_size or self.encoder.map_channels):
             raise RecipeError("The model is conditional: give it a condition (model.encode makes one).")
         conditions = len(h) if h.parts else 1 if known is None else len(known)
-        total = conditions * count
         if (known is None) != (mask is None):
             raise RecipeError("known and mask come together: the pixels, and which of them are kept.", field="mask")
         if known is not None and mask is not None:
-            known = known.expand(conditions, -1, -1, -1).repeat_interleave(count, dim=0)
-            mask = mask.expand(conditions, info.height, info.width).repeat_interleave(count, dim=0)[:, None]
+            known = known.expand(conditions, -1, -1, -1)
+            mask = mask.expand(conditions, info.height, info.width)[:, None]
+        tiles = in_tiles(
+            SAMPLERS["cached" if sampler == "auto" else sampler],
+            self.core,
+            self.likelihood,
+            h.to(self.device),
+            conditions,
+            count,
+            seed=seed,
+            height=info.height,
+            width=info.width,
+            tile=tile,
+            first=first,
+            skip=skip,
+            known=known,
+            mask=mask,
+            temperature=temperature,
+            progress=progress,
+        )
+        return self._in_eval_mode(tiles)
+
+    def _in_eval_mode(self, tiles: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         was_training = self.training
         self.eval()
         try:
-            return sample_in_tiles(
-                SAMPLERS["cached" if sampler == "auto" else sampler],
-                self.core,
-                self.likelihood,
-                h.to(self.device).repeat(count),
-                [first + k for k in range(count)] * conditions,
-                seed=seed,
-                height=info.height,
-                width=info.width,
-                tile=tile,
-                device=self.device,
-                known=known,
-                mask=mask,
-                temperature=temperature,
-                progress=progress,
-            )[:total]
+            yield from tiles
         finally:
             self.train(was_training)

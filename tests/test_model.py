@@ -128,6 +128,8 @@ def test_progress_counts_the_pixels_of_all_tiles() -> None:
         (lambda m: m.sample(), RecipeError, "conditional"),
         (lambda m: m.sample(condition_for(m), sampler="magic"), RecipeError, "magic"),
         (lambda m: m.sample(condition_for(m), temperature=float("nan")), RecipeError, "temperature"),
+        (lambda m: m.sample(condition_for(m), temperature=(1.0, 0.0)), RecipeError, "temperature"),
+        (lambda m: m.sample(condition_for(m), temperature=(1.0, 0.5)), RecipeError, "Categorical likelihood is not"),
         (lambda m: m.sample(condition_for(m), count=0), RecipeError, "count"),
         (lambda m: m.sample(condition_for(m), known=random_images(m, 1)), RecipeError, "together"),
         (lambda m: m.encode(label="cat"), RecipeError, "label"),

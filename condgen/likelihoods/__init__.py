@@ -6,7 +6,7 @@ integers 0 .. V-1; the network sees them on [-1, 1] (``scaled``). Log-probabilit
 
 from __future__ import annotations
 
-from condgen.likelihoods.base import Likelihood, scaled
+from condgen.likelihoods.base import Likelihood, Temperature, scaled
 from condgen.likelihoods.logistic import ContinuousMixture, LogisticMixture
 from condgen.likelihoods.softmax import Bernoulli, Categorical, LinearCategorical
 
@@ -17,5 +17,6 @@ __all__ = [
     "Likelihood",
     "LinearCategorical",
     "LogisticMixture",
+    "Temperature",
     "scaled",
 ]

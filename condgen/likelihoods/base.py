@@ -7,11 +7,21 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+Temperature = float | tuple[float, float]
+"""Of drawing: one number, or for mixtures two, of the choice of the component and of the component's own width."""
+
 
 def scaled(x: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
     """Integers 0 .. levels-1 on the network's grid: -1 .. 1 in steps of 2 / (levels - 1)."""
     half = (levels - 1) / 2
     return (x.to(dtype) - half) / half
+
+
+def one_temperature(temperature: Temperature) -> float:
+    """``temperature`` for likelihoods that have but one."""
+    if isinstance(temperature, tuple):
+        raise ValueError("two temperatures are for mixtures alone")
+    return temperature
 
 
 def precise(parameters: Tensor) -> Tensor:
@@ -27,12 +37,14 @@ class Likelihood(ABC):
         passes: network passes that one pixel needs in sampling: C where the core orders the colours, else 1.
         planes: uniforms of one pixel: one per colour channel, and for mixtures a last one that picks the component.
         bound: whether ``log_bound``, which training raises, is a bound of ``log_prob`` instead of ``log_prob`` itself.
+        picks_component: whether a value is drawn in two steps, which may have a temperature each.
     """
 
     outputs: int
     passes: int
     planes: int
     bound: bool = False
+    picks_component: bool = False
 
     def __init__(self, channels: int, levels: int) -> None:
         self.channels = channels
@@ -60,13 +72,16 @@ class Likelihood(ABC):
         """ln p of every value of ``channel`` given the earlier channels in ``x``: (B, V, H, W)."""
 
     @abstractmethod
-    def draw(self, parameters: Tensor, x: Tensor, uniforms: Tensor, step: int, temperature: float = 1.0) -> Tensor:
+    def draw(
+        self, parameters: Tensor, x: Tensor, uniforms: Tensor, step: int, temperature: Temperature = 1.0
+    ) -> Tensor:
         """``x`` (B, C, H, W) with the channels of pass ``step`` drawn by inverse CDF.
 
         Args:
             uniforms: float64 (B, planes, H, W) in (0, 1). The result changes little where they or the parameters
                 change little, which is why no Gumbel noise is used.
-            temperature: divides logits and multiplies scales; 1 is the model.
+            temperature: divides logits and multiplies scales; 1 is the model. Two of them, for likelihoods that pick a
+                component: the first divides the components' logits, the second multiplies their scales.
         """
 
     def starting_bias(self) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from condgen import streams
-from condgen.likelihoods.base import Likelihood, precise, scaled
+from condgen.likelihoods.base import Likelihood, Temperature, precise, scaled
 
 _DEQUANTISATION = -3
 """The stream of an example's key that holds its dequantisation noise."""
@@ -33,6 +33,7 @@ class LogisticMixture(Likelihood):
 
     LOG_SCALE_FLOOR = -7.0
     """Part of the model: below it (a 2000th of the range) the original's scales have no gradient."""
+    picks_component = True
 
     def __init__(self, channels: int, levels: int, mixtures: int, rule: str = "exact") -> None:
         super().__init__(channels, levels)
@@ -113,16 +114,19 @@ class LogisticMixture(Likelihood):
         mass = self._log_mass(values, mean[:, None], log_scales[:, None, channel])  # (B, V, K, H, W)
         return (posterior[:, None] + mass).logsumexp(2)
 
-    def draw(self, parameters: Tensor, x: Tensor, uniforms: Tensor, step: int, temperature: float = 1.0) -> Tensor:
+    def draw(
+        self, parameters: Tensor, x: Tensor, uniforms: Tensor, step: int, temperature: Temperature = 1.0
+    ) -> Tensor:
+        of_weights, of_scales = temperature if isinstance(temperature, tuple) else (temperature, temperature)
         log_weights, means, log_scales, coefficients = self._split(parameters.double())
-        cumulated = (log_weights / temperature).softmax(1).cumsum(1)
+        cumulated = (log_weights / of_weights).softmax(1).cumsum(1)
         component = (cumulated <= uniforms[:, -1:]).sum(1, keepdim=True).clamp(max=self.mixtures - 1)  # (B, 1, H, W)
         x = x.clone()
         top = self.levels - 1
         for c in range(self.channels):
             # each colour is put on the grid before it moves the next one's mean: what is drawn is what is scored
             mean = self._mean(means, coefficients, scaled(x, self.levels, torch.float64), c).gather(1, component)[:, 0]
-            scale = log_scales[:, c].gather(1, component)[:, 0].exp() * temperature
+            scale = log_scales[:, c].gather(1, component)[:, 0].exp() * of_scales
             value = mean + scale * torch.logit(uniforms[:, c])
             x[:, c] = ((value + 1) * (top / 2)).round().clamp(0, top).to(x.dtype)
         return x

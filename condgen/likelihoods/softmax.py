@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from condgen.likelihoods.base import Likelihood, precise, scaled
+from condgen.likelihoods.base import Likelihood, Temperature, one_temperature, precise, scaled
 
 
 def _value_at(logits: Tensor, uniforms: Tensor) -> Tensor:
@@ -41,8 +41,10 @@ class Categorical(Likelihood):
     def table(self, parameters: Tensor, x: Tensor, channel: int) -> Tensor:
         return self._logits(parameters)[:, channel].log_softmax(1)
 
-    def draw(self, parameters: Tensor, x: Tensor, uniforms: Tensor, step: int, temperature: float = 1.0) -> Tensor:
-        logits = self._logits(parameters)[:, step].double() / temperature  # (B, V, H, W)
+    def draw(
+        self, parameters: Tensor, x: Tensor, uniforms: Tensor, step: int, temperature: Temperature = 1.0
+    ) -> Tensor:
+        logits = self._logits(parameters)[:, step].double() / one_temperature(temperature)  # (B, V, H, W)
         x = x.clone()
         x[:, step] = _value_at(logits, uniforms[:, step]).to(x.dtype)
         return x
@@ -99,11 +101,13 @@ class LinearCategorical(Likelihood):
         logits = self._logits(blocks, self._on_grid(x, blocks[0].dtype), channel)
         return rearrange(logits.log_softmax(-1), "b h w v -> b v h w")
 
-    def draw(self, parameters: Tensor, x: Tensor, uniforms: Tensor, step: int, temperature: float = 1.0) -> Tensor:
+    def draw(
+        self, parameters: Tensor, x: Tensor, uniforms: Tensor, step: int, temperature: Temperature = 1.0
+    ) -> Tensor:
         blocks = self._blocks(parameters.double())
         x = x.clone()
         for c in range(self.channels):
-            logits = self._logits(blocks, self._on_grid(x, torch.float64), c) / temperature
+            logits = self._logits(blocks, self._on_grid(x, torch.float64), c) / one_temperature(temperature)
             x[:, c] = _value_at(rearrange(logits, "b h w v -> b v h w"), uniforms[:, c]).to(x.dtype)
         return x
 
@@ -125,8 +129,10 @@ class Bernoulli(Likelihood):
         logit = precise(parameters)[:, channel]
         return torch.stack([F.logsigmoid(-logit), F.logsigmoid(logit)], dim=1)
 
-    def draw(self, parameters: Tensor, x: Tensor, uniforms: Tensor, step: int, temperature: float = 1.0) -> Tensor:
-        zero = torch.sigmoid(-parameters[:, step].double() / temperature)  # p(0)
+    def draw(
+        self, parameters: Tensor, x: Tensor, uniforms: Tensor, step: int, temperature: Temperature = 1.0
+    ) -> Tensor:
+        zero = torch.sigmoid(-parameters[:, step].double() / one_temperature(temperature))  # p(0)
         x = x.clone()
         x[:, step] = (uniforms[:, step] >= zero).to(x.dtype)
         return x

@@ -10,8 +10,12 @@ from condgen.samplers.cached import cached
 from condgen.samplers.fixed_point import fixed_point
 from condgen.samplers.naive import naive
 from condgen.samplers.noise import noise
-from condgen.samplers.tiles import sample_in_tiles
+from condgen.samplers.tiles import in_tiles
 
-SAMPLERS: dict[str, Callable[..., Tensor]] = {"cached": cached, "fixed_point": fixed_point, "naive": naive}
+SAMPLERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "cached": cached,
+    "fixed_point": fixed_point,
+    "naive": naive,
+}
 
-__all__ = ["SAMPLERS", "cached", "fixed_point", "naive", "noise", "sample_in_tiles"]
+__all__ = ["SAMPLERS", "cached", "fixed_point", "in_tiles", "naive", "noise"]

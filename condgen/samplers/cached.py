@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from condgen.cores.cache import Cache
 from condgen.cores.conditioning import Terms
-from condgen.likelihoods import Likelihood, scaled
+from condgen.likelihoods import Likelihood, Temperature, scaled
 
 
 @parametrize.cached()
@@ -23,9 +23,9 @@ def cached(
     *,
     known: Tensor | None = None,
     mask: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
     step_done: Callable[[], None] = lambda: None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Draws images pixel by pixel in raster order, colour by colour where the core orders them.
 
     The vertical stack is asked once a row, over the full width, the horizontal one once a pixel (once a colour where
@@ -38,6 +38,8 @@ def cached(
         x = torch.where(mask, known.to(torch.uint8), x)
     pixels = scaled(x, likelihood.levels, dtype)
     cache = Cache(B, W)
+    log_prob = torch.zeros(B, dtype=torch.float64, device=noise.device)
+    of_row = pixels.new_empty(B, likelihood.outputs, 1, W)
     for row in range(H):
         cache.move(row)
         above = core.vertical(pixels, terms, cache=cache)
@@ -51,5 +53,7 @@ def cached(
                     drawn = likelihood.draw(parameters, x[here], noise[here], step, temperature)
                     x[here] = drawn if mask is None else torch.where(mask[here], x[here], drawn)
                     pixels[here] = scaled(x[here], likelihood.levels, dtype)
+            of_row[..., column : column + 1] = parameters  # of the last colour's pass, which has those of all colours
             step_done()
-    return x
+        log_prob += likelihood.log_prob(of_row, x[:, :, row : row + 1]).double().sum((1, 2))
+    return x, log_prob

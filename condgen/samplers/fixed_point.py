@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from condgen.cores.conditioning import Terms
-from condgen.likelihoods import Likelihood, scaled
+from condgen.likelihoods import Likelihood, Temperature, scaled
 
 
 def fixed_point(
@@ -26,9 +26,9 @@ def fixed_point(
     *,
     known: Tensor | None = None,
     mask: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
     step_done: Callable[[], None] = lambda: None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Draws whole images over and over until they stay as they are: exact, for any causal core, without a cache.
 
     What precedes the first sub-pixel that a round has changed is final and not touched again: in fp32 another round
@@ -60,4 +60,5 @@ def fixed_point(
         for _ in range(reported, int(final.min())):
             step_done()
         reported = max(reported, int(final.min()))
-    return x
+    # the last round changed at most the last pixel, which no parameters depend on
+    return x, likelihood.log_prob(parameters, x).double().sum((1, 2))

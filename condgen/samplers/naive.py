@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from condgen.cores.conditioning import Terms
-from condgen.likelihoods import Likelihood, scaled
+from condgen.likelihoods import Likelihood, Temperature, scaled
 
 
 def naive(
@@ -19,9 +19,9 @@ def naive(
     *,
     known: Tensor | None = None,
     mask: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
     step_done: Callable[[], None] = lambda: None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Draws images pixel by pixel in raster order, colour by colour where the core orders them.
 
     Args:
@@ -31,7 +31,8 @@ def naive(
         step_done: called once a pixel.
 
     Returns:
-        uint8 (B, C, H, W) on 0 .. V-1. What was drawn is on the grid at every step, so it can be scored.
+        uint8 (B, C, H, W) on 0 .. V-1, and ln p of each as the model gives it, known pixels and all, float64 (B,). What
+        was drawn is on the grid at every step, so it can be scored.
     """
     dtype = next(core.parameters()).dtype
     B, _, H, W = noise.shape
@@ -48,4 +49,5 @@ def naive(
                     drawn = likelihood.draw(parameters, x[here], noise[here], step, temperature)
                     x[here] = drawn if mask is None else torch.where(mask[here], x[here], drawn)
             step_done()
-    return x
+    parameters = core(scaled(x, likelihood.levels, dtype), terms)
+    return x, likelihood.log_prob(parameters, x).double().sum((1, 2))

@@ -6,66 +6,69 @@ rest of the picture. So every network call of every command sees ``tile`` images
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from condgen.condition import Condition
-from condgen.likelihoods import Likelihood
+from condgen.likelihoods import Likelihood, Temperature
 from condgen.samplers.noise import noise
 
 
-def sample_in_tiles(
-    sampler: Callable[..., Tensor],
+@torch.no_grad()
+def in_tiles(
+    sampler: Callable[..., tuple[Tensor, Tensor]],
     core: Any,
     likelihood: Likelihood,
     condition: Condition,
-    numbers: Sequence[int],
+    conditions: int,
+    count: int,
     *,
     seed: int,
     height: int,
     width: int,
     tile: int,
-    device: torch.device,
+    first: int = 0,
+    skip: int = 0,
     known: Tensor | None = None,
     mask: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: Temperature = 1.0,
     progress: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """One image for each entry of ``condition`` and ``numbers``: uint8 (B, C, H, W) on the CPU.
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """``count`` images of each of ``conditions`` conditions, in order: images and ln p, tile by tile, on the CPU.
 
     Args:
-        numbers: k of each image; its noise is that of sample k of ``seed``.
-        known, mask: see the samplers; one per image.
+        condition: one batch of all conditions, or the empty one.
+        seed, first: image k of every condition has the noise of sample ``first + k`` of the seed.
+        skip: so many images, whole tiles of them, are left out at the beginning.
+        known, mask: see the samplers; one for each condition.
         progress: called with (pixels done, pixels in all) of all tiles together.
     """
-    total = len(numbers)
-    tiles = -(-total // tile)
+    total = conditions * count
+    starts = range(skip, total, tile)
+    device = next(core.parameters()).device
     done = 0
 
     def step_done() -> None:
         nonlocal done
         done += 1
         if progress is not None:
-            progress(done, tiles * height * width)
+            progress(done, len(starts) * height * width)
 
-    pictures = []
-    for first in range(0, total, tile):
-        indices = [min(i, total - 1) for i in range(first, first + tile)]  # the last image fills the tile up
-        here = torch.tensor(indices)
-        uniforms = noise(seed, [numbers[i] for i in indices], likelihood.planes, height, width).to(device)
-        terms = core.terms(condition.expand(total)[here.to(device)], keep=True)
-        drawn = sampler(
+    for start in starts:
+        places = [divmod(min(i, total - 1), count) for i in range(start, start + tile)]  # the last image fills it up
+        of = torch.tensor([row for row, _ in places])
+        uniforms = noise(seed, [first + k for _, k in places], likelihood.planes, height, width).to(device)
+        drawn, log_prob = sampler(
             core,
             likelihood,
-            terms,
+            core.terms(condition[of.to(device)], keep=True),
             uniforms,
-            known=None if known is None else known[here].to(device),
-            mask=None if mask is None else mask[here].to(device),
+            known=None if known is None else known[of].to(device),
+            mask=None if mask is None else mask[of].to(device),
             temperature=temperature,
             step_done=step_done,
         )
-        pictures.append(drawn[: total - first].cpu())
-    return torch.cat(pictures)
+        yield drawn[: total - start].cpu(), log_prob[: total - start].cpu()

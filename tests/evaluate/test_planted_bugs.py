@@ -357,6 +357,7 @@ def sampler_draws_all_colours_at_once(patch: Patch) -> ConditionalModel:
     class Single:
         def __init__(self, likelihood: Any) -> None:
             self.inner, self.channels, self.levels, self.passes = likelihood, 3, likelihood.levels, 1
+            self.log_prob = likelihood.log_prob
 
         def draw(self, parameters: Tensor, x: Tensor, uniforms: Tensor, step: int, temperature: float) -> Tensor:
             for each in range(3):

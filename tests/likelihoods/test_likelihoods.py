@@ -141,6 +141,26 @@ def test_temperature_narrows_the_draws(likelihood: Likelihood) -> None:
     assert spread(0.02) < spread(1.0)
 
 
+def test_mixtures_have_a_temperature_of_the_choice_and_one_of_the_width() -> None:
+    """Two wide components about a quarter and three quarters of the range, the first a little likelier."""
+    n, likelihood = 2000, LogisticMixture(1, 256, 2)
+    one = torch.tensor([0.5, 0.0, -0.5, 0.5, -3.0, -3.0]).view(1, 6, 1, 1).expand(n, -1, -1, -1)
+    uniforms = noise(0, [0], 2 * n, 1, 1).view(n, 2, 1, 1)
+
+    def drawn(temperature: float | tuple[float, float]) -> Tensor:
+        x = torch.zeros(n, 1, 1, 1, dtype=torch.uint8)
+        return likelihood.draw(one, x, uniforms, 0, temperature).flatten().double()
+
+    assert torch.equal(drawn(0.7), drawn((0.7, 0.7))) and not torch.equal(drawn(0.7), drawn((0.7, 0.6)))
+    assert bool((drawn((0.01, 1.0)) < 128).all())  # the likelier component alone, as wide as ever
+    assert float(drawn((0.01, 1.0)).std()) > 8
+    sharp = drawn((1.0, 0.001))  # both, as often as ever, without any width
+    assert set(sharp.tolist()) == {64.0, 191.0}
+    assert float((sharp == 64).double().mean()) == pytest.approx(1 / (1 + math.exp(-0.5)), abs=0.04)
+    with pytest.raises(ValueError, match="mixtures alone"):
+        Categorical(1, 256).draw(torch.zeros(n, 256, 1, 1), torch.zeros(n, 1, 1, 1), uniforms, 0, (1.0, 0.5))
+
+
 @pytest.mark.parametrize("log_scale", [-9.0, -7.0, -5.0, -3.0, 0.0, 4.0, 8.0, 40.0, 100.0])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_exact_rule_is_finite_and_sums_to_one_at_every_scale(log_scale: float, dtype: torch.dtype) -> None:

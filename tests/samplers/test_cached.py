@@ -9,6 +9,7 @@ import torch
 from building import condition_for, random_images, tiny_model
 
 from condgen.cores.cache import Cache
+from condgen.errors import RecipeError
 from condgen.likelihoods import scaled
 from condgen.model import ConditionalModel
 
@@ -107,3 +108,35 @@ def test_asking_twice_at_one_place_changes_nothing() -> None:
                 model.core.horizontal(x, a, terms, cache=cache) for a, cache in zip(above, (once, twice), strict=True)
             )
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("sampler", ["cached", "fixed_point", "naive"])
+@pytest.mark.parametrize(("core", "kind", "channels"), [
+    ("gated", "categorical", 3), ("gated", "bernoulli", 1), ("gated", "continuous_mixture", 1),
+    ("pixelcnn++", "logistic_mixture", 3), ("pixelcnn++", "linear_categorical", 3),
+])  # fmt: skip
+@torch.no_grad()
+def test_what_was_drawn_comes_with_its_log_probability(core: str, kind: str, channels: int, sampler: str) -> None:
+    """At another temperature too: it is that of the model."""
+    model = lively(tiny_model(kind, core=core, channels=channels, conditioning="both", bit_depth=3))
+    h, known = condition_for(model, 2), random_images(model, 2, 5)
+    mask = torch.rand(8, 8, generator=torch.Generator().manual_seed(1)) < 0.5
+    for options in ({"temperature": 0.7}, {"known": known, "mask": mask}):
+        x, nats = model.sample_and_log_prob(h, 3, seed=4, sampler=sampler, tile=4, **options)
+        assert nats.dtype == torch.float64 and nats.shape == (6,)
+        torch.testing.assert_close(nats, model.log_prob(x, h.repeat(3)), rtol=1e-12, atol=0)
+        assert torch.equal(x, model.sample(h, 3, seed=4, sampler="naive", tile=4, **options))
+
+
+def test_a_stream_is_the_sample_tile_by_tile_and_begins_where_it_is_told() -> None:
+    model = lively(tiny_model(conditioning="global")).train()
+    h = condition_for(model, 3)
+    whole, nats = model.sample_and_log_prob(h, 3, seed=1, tile=2)
+    for skip in (0, 2, 8):
+        parts = list(model.stream(h, 3, seed=1, tile=2, skip=skip))
+        assert [len(images) for images, _ in parts] == [2] * ((8 - skip) // 2) + [1]
+        assert torch.equal(torch.cat([images for images, _ in parts]), whole[skip:])
+        assert torch.equal(torch.cat([log_prob for _, log_prob in parts]), nats[skip:])
+    assert model.training and not nats.requires_grad and not list(model.stream(h, 3, tile=2, skip=10))
+    with pytest.raises(RecipeError, match="multiple of tile"):
+        model.stream(h, 3, tile=2, skip=1)
