@@ -19,10 +19,13 @@ from condgen.cores.cache import Cache
 
 
 class _Rows:
-    """The last rows that a layer was given, (B, C, rows, columns), oldest first; zeros before the image."""
+    """The last rows that a layer was given, (B, rows, columns, C), oldest first; zeros before the image.
+
+    Channels come last, so that what lies beside each other in a row is a vector as it stands.
+    """
 
     def __init__(self, batch: int, channels: int, rows: int, columns: int, like: Tensor) -> None:
-        self.kept = like.new_zeros(batch, channels, rows, columns)
+        self.kept = like.new_zeros(batch, rows, columns, channels)
         self.row = -1
         self.above: Any = None
         """What a convolution makes of all but the last row, for every column of the output."""
@@ -34,9 +37,13 @@ class _Rows:
         if row == self.row:
             return False
         if row > 0:
-            self.kept[:, :, :-1] = self.kept[:, :, 1:].clone()
+            self.kept[:, :-1] = self.kept[:, 1:].clone()
         self.row = row
         return True
+
+    def image(self, rows: slice = slice(None)) -> Tensor:
+        """(B, C, rows, columns), as convolutions take it."""
+        return self.kept[:, rows].permute(0, 3, 1, 2)
 
 
 def _bias(layer: Any, like: Tensor) -> Tensor:
@@ -48,10 +55,10 @@ def vertical_row(layer: nn.Conv2d, x: Tensor, cache: Cache) -> Tensor | None:
     kh, kw = layer.kernel_size
     rows = cache.of(layer, lambda: _Rows(len(x), x.shape[1], kh, x.shape[3], x))
     rows.enter(cache.row)
-    rows.kept[:, :, -1:] = x
+    rows.kept[:, -1:] = x.permute(0, 2, 3, 1)
     if cache.row % layer.stride[0]:
         return None
-    return F.conv2d(rows.kept, layer.weight, layer.bias, layer.stride, (0, kw // 2))
+    return F.conv2d(rows.image(), layer.weight, layer.bias, layer.stride, (0, kw // 2))
 
 
 def corner_pixel(layer: nn.Conv2d, x: Tensor, cache: Cache) -> Tensor | None:
@@ -66,14 +73,14 @@ def corner_pixel(layer: nn.Conv2d, x: Tensor, cache: Cache) -> Tensor | None:
     if rows.enter(cache.row) and not cache.row % s:
         rows.above = _bias(layer, x).expand(len(x), -1, 1, cache.width // s)
         if kh > 1:
-            rows.above = F.conv2d(rows.kept[:, :, :-1], layer.weight[:, :, :-1], layer.bias, (1, s))
+            rows.above = F.conv2d(rows.image(slice(-1)), layer.weight[:, :, :-1], layer.bias, (1, s))
     c = cache.column
-    rows.kept[:, :, -1:, c + kw - 1 : c + kw] = x
+    rows.kept[:, -1, c + kw - 1] = x[:, :, 0, 0]
     if not due:
         return None
     if not rows.weights:
-        rows.weights[0] = layer.weight[:, :, -1].flatten(1).t().contiguous()  # (inputs kw, outputs)
-    here = rows.kept[:, :, -1, c : c + kw].flatten(1)  # (B, inputs kw)
+        rows.weights[0] = layer.weight[:, :, -1].permute(2, 1, 0).flatten(0, 1).contiguous()  # (kw inputs, outputs)
+    here = rows.kept[:, -1, c : c + kw].flatten(1)  # (B, kw inputs)
     return torch.addmm(rows.above[:, :, 0, c // s], here, rows.weights[0])[:, :, None, None]
 
 
@@ -83,10 +90,11 @@ def up_row(layer: Any, x: Tensor | None, cache: Cache) -> Tensor:
     rows = cache.of(layer, lambda: _Rows(len(_given(x)), layer.in_channels, (kh + 1) // 2, cache.width // 2, _given(x)))
     if x is not None:
         rows.enter(cache.row // 2)
-        rows.kept[:, :, -1:] = x
+        rows.kept[:, -1:] = x.permute(0, 2, 3, 1)
     y = _bias(layer, rows.kept)
     for t, a in enumerate(range(cache.row % 2, kh, 2)):
-        coarse = rows.kept[:, :, rows.kept.shape[2] - 1 - t, None]  # (B, inputs, 1, W / 2)
+        last = rows.kept.shape[1] - 1 - t
+        coarse = rows.image(slice(last, last + 1))  # (B, inputs, 1, W / 2)
         fine = F.conv_transpose2d(coarse, layer.weight[:, :, a : a + 1], stride=2)
         y = y + fine[..., layer.offset : layer.offset + cache.width]
     return y.expand(-1, -1, 1, cache.width)
@@ -102,13 +110,13 @@ def up_pixel(layer: Any, x: Tensor | None, cache: Cache) -> Tensor:
     r, c = cache.row, cache.column
     if x is not None:
         rows.enter(r // 2)
-        rows.kept[:, :, -1:, c // 2 + left : c // 2 + left + 1] = x
+        rows.kept[:, -1, c // 2 + left] = x[:, :, 0, 0]
     y = _bias(layer, rows.kept)
     for t, a in enumerate(range(r % 2, kh, 2)):
         for u, b in enumerate(range(c % 2, kw, 2)):
             if (a, b) not in rows.weights:
                 rows.weights[a, b] = layer.weight[:, :, a, b].contiguous()
-            coarse = rows.kept[:, :, rows.kept.shape[2] - 1 - t, c // 2 + left - u]  # (B, inputs)
+            coarse = rows.kept[:, rows.kept.shape[1] - 1 - t, c // 2 + left - u]  # (B, inputs)
             y = y + (coarse @ rows.weights[a, b])[:, :, None, None]
     return y.expand(len(rows.kept), -1, -1, -1)
 
@@ -125,15 +133,16 @@ def masked_pixel(layer: Any, x: Tensor, cache: Cache) -> Tensor:
     c = cache.column
     rows = cache.of(layer, lambda: _Rows(len(x), x.shape[1], 1, cache.width + reach, x))
     if not rows.weights:
-        rows.weights[0] = (layer.weight * layer.mask).flatten(1).t().contiguous()  # (inputs (reach + 1), outputs)
-    if reach == 0:
-        here = x[..., c : c + 1] if x.shape[3] > 1 else x
-    elif x.shape[3] > 1:
-        here = F.pad(x[..., max(0, c - reach) : c + 1], (max(0, reach - c), 0))
+        taps = (layer.weight * layer.mask)[:, :, 0]  # (outputs, inputs, reach + 1)
+        rows.weights[0] = taps.permute(2, 1, 0).flatten(0, 1).contiguous()
+    if x.shape[3] > 1:
+        here = F.pad(x[:, :, 0, max(0, c - reach) : c + 1], (max(0, reach - c), 0)).transpose(1, 2)
+    elif reach:
+        rows.kept[:, 0, c + reach] = x[:, :, 0, 0]
+        here = rows.kept[:, 0, c : c + reach + 1]
     else:
-        rows.kept[..., c + reach : c + reach + 1] = x
-        here = rows.kept[..., c : c + reach + 1]
-    here = here.flatten(1)
+        here = x
+    here = here.flatten(1)  # (B, (reach + 1) inputs)
     bias = layer.bias
     y = here @ rows.weights[0] if bias is None else torch.addmm(bias, here, rows.weights[0])
     return y[:, :, None, None]
