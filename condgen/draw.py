@@ -238,6 +238,14 @@ def panels(pictures: Sequence[Image.Image], columns: int = 2) -> Image.Image:
     return whole
 
 
+def png(image: np.ndarray) -> bytes:
+    """An image (C, H, W) uint8 0 .. 255 as it is, pixel for pixel: grey, RGB or RGBA."""
+    pixels = np.ascontiguousarray(np.moveaxis(image, 0, -1))
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
+    return file.getvalue()
+
+
 def save_png(path: Path, picture: Image.Image, *, force: bool = False) -> None:
     """Writes ``picture`` whole or not at all.
 

@@ -1,4 +1,5 @@
-"""An ``.npz`` file read with suspicion: every header is held against its member before an array is made.
+"""An ``.npz`` file, written whole and read with suspicion: every header is held against its member before an array is
+made.
 
 Nothing is unpickled, no member is extracted to disk, and large arrays come in blocks of rows, so that memory stays
 small whatever a file claims.
@@ -10,7 +11,7 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -18,7 +19,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from condgen.errors import InputError, shown
-from condgen.files import open_regular
+from condgen.files import aside_of, open_regular, sync_folder, unwritable
 
 _MAX_HEADER = 10_000
 """Characters of a header; NumPy's own limit for files it does not trust."""
@@ -178,3 +179,48 @@ def _exactly(member: IO[bytes], size: int) -> bytes:
     if len(data) != size:
         raise EOFError("it ends too soon")
     return data
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An array that is written in pieces."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    blocks: Iterable[bytes]
+    """Its values in C order."""
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray | Rows]) -> None:
+    """What ``numpy.savez`` writes; the same arrays give the same bytes, and ``path`` holds them all or what it held.
+
+    Raises:
+        MachineError: the disk is full or cannot be written.
+    """
+    aside = aside_of(path)
+    try:
+        try:
+            with open(aside, "xb") as file:
+                with zipfile.ZipFile(file, "w") as archive:
+                    for name, array in arrays.items():
+                        _write_member(archive, name, array)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _write_member(archive: zipfile.ZipFile, name: str, array: np.ndarray | Rows) -> None:
+    if isinstance(array, np.ndarray):
+        array = Rows(array.dtype, array.shape, [array.tobytes()])
+    header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
+    # its own entry, which has no time; an entry by name alone may get the clock's
+    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_1_0(member, header)
+        for block in array.blocks:
+            member.write(block)

@@ -61,14 +61,17 @@ class Progress:
         total: how many units make the whole; None: unknown, or a budget that ``fraction`` reports.
         unit: what is counted, in the plural: ``images``.
         quiet: show nothing; None: as ``set_quiet`` says.
+        done: units that were there before.
     """
 
-    def __init__(self, description: str, total: int | None, unit: str, quiet: bool | None = None) -> None:
+    def __init__(
+        self, description: str, total: int | None, unit: str, quiet: bool | None = None, done: int = 0
+    ) -> None:
         self.description = description
         self.total = total
         self.unit = unit
         self.quiet = _quiet if quiet is None else quiet
-        self._count = 0
+        self._count = done
         self._fraction = 0.0
         self._budget = False  # whether `fraction` was told: it then decides the time left
         self._facts: dict[str, object] = {}
@@ -78,7 +81,9 @@ class Progress:
         now = time.monotonic()
         self._shown_at = now
         # (moment, units done, fraction done), the last _RATE_SECONDS of them
-        self._past: deque[tuple[float, int, float]] = deque([(now, 0, 0.0)])
+        self._past: deque[tuple[float, int, float]] = deque(
+            [(now, self._count, self._count / self.total if self.total else 0.0)]
+        )
         if not self.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._task = _add_bar(self.description)
         return self

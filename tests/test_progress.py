@@ -53,6 +53,18 @@ def test_a_budget_decides_the_time_left_and_a_resumed_share_is_not_counted(
     assert "320/1000 images, 32 images/s, 0:40 left, bits/dim 4.812" in capsys.readouterr().err
 
 
+def test_what_was_there_before_counts_as_done_but_not_for_the_rate(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress("sampling", 100, "images", done=60) as bar:
+        bar.fraction(0.6)
+        for k in range(1, 13):
+            clock.now += 1.0
+            bar.advance(2)
+            bar.fraction(0.6 + 0.02 * k)
+    assert "sampling: 80/100 images, 2 images/s, 0:10 left" in capsys.readouterr().err
+
+
 def test_the_rate_forgets_what_is_older_than_half_a_minute(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("scoring", None, "images") as bar:
         for rate in (100, 1):

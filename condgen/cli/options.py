@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 SECTIONS = ("data", "encoder", "model", "train", "sample")
 _LONGEST_WORD = 4096
-_OPTIONS = ("count", "seed", "temperature", "sampler", "out", "map", "force", "weights", "checkpoint", "device", "json")
+_OPTIONS = (
+    *("count", "seed", "temperature", "temperature-mixture", "temperature-logistic", "sampler", "out", "map", "mask"),
+    *("rows", "region", "model", "force", "weights", "checkpoint", "device", "json"),
+)
 """Of the commands that take an encoder's words as options, for those that are misspelt."""
 _MOST_ROWS = 16
 """Conditions that a sheet shows by itself."""

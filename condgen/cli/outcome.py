@@ -107,7 +107,8 @@ def _of_the_machine(error: Exception) -> MachineError | None:
     text = str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return MachineError(
-            "The memory does not suffice; lower train.micro_batch (training) or the batch, the image or the model size."
+            "The memory does not suffice; lower train.micro_batch (training), sample.tile (sampling) or the batch, the "
+            "image or the model size."
         )
     return None
 

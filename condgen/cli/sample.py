@@ -1,13 +1,24 @@
-"""``condgen sample``: a sheet of new images, a row for each condition."""
+"""``condgen sample``: new images, as a sheet with a row for each condition, as picture files, or as one .npz."""
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from condgen.cli.drawing import (
+    LogisticTemperature,
+    MixtureTemperature,
+    OneTemperature,
+    Sampler,
+    drawn,
+    figures,
+    temperatures,
+)
 from condgen.cli.options import (
     Checkpoint,
     Debug,
@@ -31,14 +42,16 @@ from condgen.cli.options import (
     split_words,
 )
 from condgen.cli.outcome import answer
-from condgen.errors import shown
-from condgen.progress import Progress
+from condgen.errors import Interrupted, RecipeError, shown
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from condgen.condition import Condition
     from condgen.model import ConditionalModel
+    from condgen.store.samples import SampleJob
+
+_SHEET = 256
+"""Images that go onto one sheet unless something else is asked for."""
+_LARGEST_SHEET = 1024
 
 
 def sample(
@@ -48,18 +61,23 @@ def sample(
     vector: Vectors = None,
     count: Annotated[
         int | None,
-        typer.Option("--count", metavar="N", min=1, max=10_000, help="Images of each condition.", show_default=False),
-    ] = None,
-    seed: Seed = None,
-    temperature: Annotated[
-        float | None,
         typer.Option(
-            "--temperature", metavar="T", help="Below 1: less varied; default: the recipe's.", show_default=False
+            "--count", metavar="N", min=1, max=1_000_000, help="Images of each condition.", show_default=False
         ),
     ] = None,
-    sampler: Annotated[str, typer.Option("--sampler", metavar="NAME", help="auto or naive.")] = "auto",
+    seed: Seed = None,
+    temperature: OneTemperature = None,
+    temperature_mixture: MixtureTemperature = None,
+    temperature_logistic: LogisticTemperature = None,
+    sampler: Sampler = "auto",
     out: Annotated[
-        str | None, typer.Option("--out", metavar="F.png", help="Default: a new name here.", show_default=False)
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="PATH",
+            help="F.png: one sheet; FOLDER: a PNG for each image; or F.npz.",
+            show_default=False,
+        ),
     ] = None,
     force: Force = False,
     weights: Weights = "ema",
@@ -69,15 +87,20 @@ def sample(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Draw new images into one PNG, a row for each condition.
+    """Draw new images: onto a sheet, a row for each condition; or, for many, into a folder or an .npz.
+
+    Folder and .npz are written while images are drawn, sample.tile of them at a time (more is faster). If the command
+    is interrupted, the same command goes on where it stopped.
 
     Without --label or --vector: a row for each of the encoder's own examples. Words of other encoders are options too:
     --WORD VALUE. The same seed gives image k of every condition the same noise.
     """
     words, rest = split_words(overrides, label, vector)
-    path = None if out is None else picture_path(out, force)
+    path, kind = _destination(out, force)
     which, step = one_of("weights", weights, ["ema", "raw"]), checkpoint_of(checkpoint)
+    from condgen.condition import Condition
     from condgen.store import load
+    from condgen.store.jobs import job_of
 
     model = load(run, weights=which, checkpoint=step, device=device_of(device))
     settings = changed(model.recipe, rest, ["sample"]).sample
@@ -85,65 +108,100 @@ def sample(
     rows = conditions(model, words)
     count = count or max(1 if len(rows) == 1 else 2, math.ceil((settings.count or 16) / len(rows)))
     seed = settings.seed if seed is None else seed
-    images = _drawn(model, rows, count, seed, temperature or settings.temperature, sampler, settings.tile)
-    path = path or free_path(f"{Path(run).name or 'model'}-samples", ".png")
-    _save(path, model, [name for name, _ in rows], images, force)
-    result = {
-        "file": str(path),
-        "labels": [name for name, _ in rows],
-        "count": count,
-        "seeds": [[seed, k] for k in range(count)],
-        "bits_per_dim": _bits(model, rows, images),
+    options: dict[str, Any] = {
+        "temperature": temperatures(temperature, temperature_mixture, temperature_logistic, settings.temperature),
+        "sampler": "cached" if sampler == "auto" else sampler,
+        "tile": settings.tile,
     }
-    answer(result, f"{len(images)} images: {shown(path)}", as_json)
-
-
-def _drawn(
-    model: ConditionalModel,
-    rows: list[tuple[str, Condition]],
-    count: int,
-    seed: int,
-    temperature: float,
-    sampler: str,
-    tile: int,
-) -> Tensor:
-    """uint8 (rows * count, C, H, W), row by row."""
-    from condgen.condition import Condition
-
-    with Progress("sampling", None, "pixels") as progress:
-
-        def advance(done: int, total: int) -> None:
-            progress.total = total
-            progress.advance()
-
-        return model.sample(
-            Condition.stack([condition for _, condition in rows]),
-            count,
-            seed,
-            temperature=temperature,
-            sampler=sampler,
-            tile=tile,
-            progress=advance,
+    names, condition = [name for name, _ in rows], Condition.stack([h for _, h in rows])
+    model.stream(condition, count, seed, **options)  # what is wrong with the options is said before a file is made
+    total, stem = len(rows) * count, f"{Path(run).name or 'model'}-samples"
+    if kind == "sheet" and total > _LARGEST_SHEET:
+        raise RecipeError(
+            f"A sheet of {total:,} images is beyond the {_LARGEST_SHEET:,} allowed; give a folder or a name in .npz.",
+            field="out",
         )
+    there = 0
+    if kind == "sheet" or (kind == "" and total <= _SHEET):
+        path = path or free_path(stem, ".png")
+        log_probs = _sheet(path, model, names, condition, count, seed, options, force)
+    else:
+        job = job_of(model, names, condition, count=count, seed=seed, **options)
+        with _job(path, kind, stem, job, model, force) as target:
+            there, path = target.done, path or target.folder
+            log_probs = _streamed(target, path, model, condition, seed, options)
+    result = {"file": str(path), "drawn": total - there} | figures(model, names, count, seed, log_probs)
+    before = f" ({there} were there already)" if there else ""
+    answer(result, f"{total} images: {shown(path)}{before}", as_json)
 
 
-def _save(path: Path, model: ConditionalModel, names: list[str], images: Tensor, force: bool) -> None:
+def _destination(out: str | None, force: bool) -> tuple[Path | None, str]:
+    """What ``--out`` names, and whether that is a ``sheet``, a ``folder`` or an ``npz``; "" where it says nothing."""
+    if out is None:
+        return None, ""
+    path = Path(out)
+    if out.endswith(os.sep) or path.suffix == "" or path.is_dir():
+        kind = "folder"
+    elif path.suffix.lower() == ".npz":
+        kind = "npz"
+    else:
+        return picture_path(out, force), "sheet"
+    if not path.parent.is_dir():
+        raise RecipeError(f"{shown(path)}: there is no folder {shown(path.parent)}; make it first.", file=path)
+    return path, kind
+
+
+def _job(
+    path: Path | None, kind: str, stem: str, job: dict[str, Any], model: ConditionalModel, force: bool
+) -> SampleJob:
+    from condgen.draw import png
+    from condgen.store.sample_file import SampleFile
+    from condgen.store.samples import SampleFolder
+
+    if kind == "npz" and path is not None:
+        return SampleFile(path, job, force=force)
+    if path is None:  # a new name, or that of this very job
+        names = (Path(stem if k == 1 else f"{stem}-{k}") for k in itertools.count(1))
+        path = next(name for name in names if not os.path.lexists(name) or SampleFolder.is_of(name, job))
+    return SampleFolder(path, job, png, force=force)
+
+
+def _streamed(
+    target: SampleJob, path: Path, model: ConditionalModel, condition: Condition, seed: int, options: dict[str, Any]
+) -> list[float]:
+    """Draws what is missing of a job; ln p of all its images."""
+    from condgen.draw import displayable
+
+    job = target.job
+    try:
+        if target.done < target.total:
+            for images, log_probs in drawn(
+                model, condition, len(job["labels"]), job["count"], seed, skip=target.done, **options
+            ):
+                target.add(displayable(images, model.info.bit_depth), log_probs.tolist())
+        target.finish()
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"{target.done} of {target.total} images of {shown(path)} are drawn; the same command goes on.",
+            exit_code=130,
+        ) from None
+    return target.log_probs
+
+
+def _sheet(
+    path: Path, model: ConditionalModel, names: list[str], condition: Condition, count: int, seed: int,
+    options: dict[str, Any], force: bool,
+) -> list[float]:  # fmt: skip
+    """Draws all images and puts them onto one sheet; ln p of each."""
+    import torch
+
     from condgen.draw import displayable, grid, save_png, sheet
 
-    pictures = displayable(images, model.info.bit_depth)
+    parts = list(drawn(model, condition, len(names), count, seed, **options))
+    pictures = displayable(torch.cat([images for images, _ in parts]), model.info.bit_depth)
     if names == [""]:
         save_png(path, grid(pictures), force=force)
     else:
-        parts = pictures.reshape(len(names), -1, *pictures.shape[1:])
-        save_png(path, sheet(list(zip(names, parts, strict=True))), force=force)
-
-
-def _bits(model: ConditionalModel, rows: list[tuple[str, Condition]], images: Tensor) -> list[list[float]]:
-    """bits/dim of every image under the condition it was drawn with, row by row."""
-    from condgen.evaluate import score
-
-    parts = images.reshape(len(rows), -1, *images.shape[1:])
-    return [
-        [found.bits_per_dim for found in score(model, part, condition)]
-        for part, (_, condition) in zip(parts, rows, strict=True)
-    ]
+        rows = pictures.reshape(len(names), count, *pictures.shape[1:])
+        save_png(path, sheet(list(zip(names, rows, strict=True))), force=force)
+    return [value for _, log_probs in parts for value in log_probs.tolist()]

@@ -578,7 +578,7 @@ def test_doctor_says_whether_bf16_is_worth_it(
         ["sample", "tiny", "--label", "\x1b[2J"],
         ["sample", "tiny", "--\x1b[2J", "x"],
         ["score", "plain", "\x1b[2J.png"],
-        ["sample", "tiny", "--out", "\x1b[2J"],
+        ["sample", "tiny", "--out", "\x1b[2J.jpg"],
         ["sample", "tiny", "--sampler", "\x1b[2J"],
         ["evaluate", "tiny", "--split", "\x1b[2J"],
         ["recipes", "\x1b[2J"],
