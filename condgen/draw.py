@@ -238,6 +238,16 @@ def panels(pictures: Sequence[Image.Image], columns: int = 2) -> Image.Image:
     return whole
 
 
+def blanked(images: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(N, C, H, W) uint8 0 .. 255 with a chessboard of greys wherever ``known``, bool (H, W), is false."""
+    rows, columns = np.indices(known.shape)
+    board = np.where((rows + columns) % 2, 150, 190).astype(np.uint8)
+    found = np.where(known, images, board)
+    if found.shape[1] == 4:
+        found[:, 3] = np.where(known, images[:, 3], 255)
+    return found
+
+
 def png(image: np.ndarray) -> bytes:
     """An image (C, H, W) uint8 0 .. 255 as it is, pixel for pixel: grey, RGB or RGBA."""
     pixels = np.ascontiguousarray(np.moveaxis(image, 0, -1))

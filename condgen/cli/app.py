@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from condgen.cli.complete import complete
 from condgen.cli.doctor import doctor
 from condgen.cli.encoders import encoders
 from condgen.cli.evaluate import evaluate
@@ -47,9 +48,10 @@ def app() -> Any:
         context_settings={"max_content_width": 110},
     )
     commands.callback(epilog=_EPILOG)(_root)
-    for command in (train, sample, evaluate, score, verify, import_, recipes, encoders, doctor):
+    for command in (train, sample, complete, evaluate, score, verify, import_, recipes, encoders, doctor):
         # an encoder may have words of its own: --source face.jpg
         commands.command(
-            command.__name__.rstrip("_"), context_settings={"ignore_unknown_options": command in (sample, score)}
+            command.__name__.rstrip("_"),
+            context_settings={"ignore_unknown_options": command in (sample, complete, score)},
         )(command)
     return typer.main.get_command(commands)

@@ -189,6 +189,14 @@ def split_words(
     return words, rest
 
 
+def without_overrides(rest: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files and the overrides among ``rest``: an override names a section and a value, and is no file that is
+    there; anything else is a file, whatever characters it has."""
+    starts = tuple(f"{section}." for section in SECTIONS)
+    overrides = [entry for entry in rest if entry.startswith(starts) and "=" in entry and not os.path.lexists(entry)]
+    return [entry for entry in rest if entry not in overrides], overrides
+
+
 def _unknown(word: str, known: Sequence[str]) -> RecipeError:
     """The error for an option that is neither one of the command's nor a word of the encoder."""
     has = ", ".join(f"--{name}" for name in known) or "none"

@@ -87,10 +87,10 @@ def sample(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Draw new images: onto a sheet, a row for each condition; or, for many, into a folder or an .npz.
+    """Draw new images: a sheet, or by the thousand a folder or an .npz.
 
-    Folder and .npz are written while images are drawn, sample.tile of them at a time (more is faster). If the command
-    is interrupted, the same command goes on where it stopped.
+    A sheet has a row for each condition. Folder and .npz are written while images are drawn, sample.tile of them at a
+    time (more is faster); if the command is interrupted, the same command goes on where it stopped.
 
     Without --label or --vector: a row for each of the encoder's own examples. Words of other encoders are options too:
     --WORD VALUE. The same seed gives image k of every condition the same noise.

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from condgen.cli.options import (
-    SECTIONS,
     Debug,
     Device,
     Force,
@@ -23,6 +21,7 @@ from condgen.cli.options import (
     device_of,
     picture_path,
     split_words,
+    without_overrides,
 )
 from condgen.cli.outcome import answer
 from condgen.errors import RecipeError, shown
@@ -30,9 +29,6 @@ from condgen.errors import RecipeError, shown
 if TYPE_CHECKING:
     from condgen.condition import Condition
     from condgen.model import ConditionalModel
-
-
-_OVERRIDES = tuple(f"{section}." for section in SECTIONS)
 
 
 def score(
@@ -54,11 +50,7 @@ def score(
     One --label holds for all images; otherwise there is one for each, in order.
     """
     words, rest = split_words(images, label, vector)
-    # an override names a section; anything else is a file, whatever characters it has
-    overrides = [
-        entry for entry in rest if entry.startswith(_OVERRIDES) and "=" in entry and not os.path.lexists(entry)
-    ]
-    files = [entry for entry in rest if entry not in overrides]
+    files, overrides = without_overrides(rest)
     if not files:
         raise RecipeError("There is no image to score; name a file.", field="IMAGE")
     out = None if map_file is None else picture_path(map_file, force)

@@ -6,6 +6,7 @@
 
 from condgen.data.dataset import Dataset, flipped
 from condgen.data.images import open_image
+from condgen.data.masks import open_mask
 from condgen.data.opening import data_info, data_sizes, declared_info, open_data
 from condgen.data.parts import SPLITS, Split
 
@@ -19,4 +20,5 @@ __all__ = [
     "flipped",
     "open_data",
     "open_image",
+    "open_mask",
 ]

@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import save_tiny_models
 
 from condgen.cli.app import app
 from condgen.cli.outcome import run
-from condgen.condition import Condition, DataInfo
+from condgen.condition import Condition
 from condgen.model import ConditionalModel
-from condgen.recipe import recipe_from_dict
-from condgen.recipe.build import build_model
-from condgen.store import load, save_model
+from condgen.store import load
 from condgen.store.samples import SampleJob
 
 Call = Callable[..., Any]
@@ -31,28 +30,8 @@ Call = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with the models ``pets`` (two classes), ``other`` (of other weights) and ``plain``; images 5x4."""
     monkeypatch.chdir(tmp_path)
-    Path("runs").mkdir()
-    for name, encoder, seed in (("pets", "labels", 0), ("other", "labels", 1), ("plain", "none", 0)):
-        recipe = recipe_from_dict(
-            {
-                "data": {"source": "npz", "image_size": [5, 4], "channels": 3, "bit_depth": 3},
-                "encoder": {"type": encoder},
-                "model": {"filters": 3, "layers": 2, "kernel_size": 3, "likelihood": "logistic_mixture", "mixtures": 2},
-                "train": {"max_steps": 1},
-                "sample": {"tile": 4},
-            },
-            "tests",
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = build_model(recipe, DataInfo(3, 5, 4, 3, classes=("cat", "a/dog")))
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for weight in model.core.parameters():
-                weight += 0.2 * torch.randn(weight.shape, generator=generator)
-        save_model(model, recipe, tmp_path / "runs" / name, "A test.\n")
+    save_tiny_models(Path("runs"))
 
 
 @pytest.fixture
