@@ -62,11 +62,11 @@ class TrainState:
         frozen = {id(p): p for p in module.parameters() if not p.requires_grad}
         self.average = copy.deepcopy(module, frozen).requires_grad_(False).eval()
         self.optimizer = torch.optim.Adam(
-            self.trainable.values(), lr=0.0, betas=train.adam_betas, eps=train.adam_epsilon, foreach=True
+            self.trainable.values(), lr=0.0, betas=train.adam_betas, eps=train.adam_epsilon, fused=True
         )
         for parameter in self.trainable.values():  # as Adam's first step would make it, so that it can be restored
             self.optimizer.state[parameter] = {
-                "step": torch.zeros((), dtype=torch.float32),
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
                 "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
                 "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
             }
@@ -78,6 +78,10 @@ class TrainState:
         """One step of Adam and of the average; gradients are those of the mean loss."""
         done = self.counters.updates
         self.optimizer.param_groups[0]["lr"] = learning_rate(self.train, done)
+        for parameter in self.trainable.values():
+            # the fused step runs through memory: with a gradient that lies otherwise it would move the wrong weights
+            if parameter.grad is not None and not _lie_alike(parameter.grad, parameter):
+                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
         self.optimizer.step()
         weights: list[Tensor] = list(self.trainable.values())
         torch._foreach_lerp_(self._averages, weights, 1 - ema_decay(self.train, done))
@@ -153,6 +157,11 @@ class TrainState:
                 )
         put(self.module, theirs)
         self.restart_average()
+
+
+def _lie_alike(one: Tensor, other: Tensor) -> bool:
+    """Whether both have their elements in the same order in memory; strides of a single element do not matter."""
+    return all(n == 1 or a == b for n, a, b in zip(one.shape, one.stride(), other.stride(), strict=True))
 
 
 def _counters(content: dict[str, Any], path: Path) -> Counters:

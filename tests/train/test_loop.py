@@ -368,3 +368,15 @@ def test_frozen_weights_are_shared_and_stay(tmp_path: Path) -> None:
     assert objective.module.bias.item() == -0.25
     assert loop.state.average.get_parameter("bias") is objective.module.bias
     assert set(loop.state.tensors()["optimizer.safetensors"]) == {"weight/step", "weight/exp_avg", "weight/exp_avg_sq"}
+
+
+def test_a_gradient_that_lies_otherwise_in_memory_moves_the_right_weights() -> None:
+    """torch's fused step takes weight and gradient by their place in memory, not by their indices."""
+    weight = torch.zeros(4, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    module = nn.Module()
+    module.weight = nn.Parameter(weight)
+    state = TrainState(module, settings(learning_rate=1.0, warmup_steps=0))
+    gradient = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    module.weight.grad = gradient
+    state.update()
+    assert torch.allclose(module.weight.detach(), -gradient.sign(), atol=1e-4)
