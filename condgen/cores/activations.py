@@ -40,16 +40,26 @@ def _bordered(shape: torch.Size, rows: int, columns: int, like: Tensor, dtype: t
     return whole, whole[:, :, :rows, :columns]
 
 
+def _wide(x: Tensor) -> Tensor:
+    """At least fp32: e^-|x| - 1 of small x is nothing in bf16, and torch is slow where types are mixed."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def _concat_elu(x: Tensor, kept: Tensor | None, factor: float, out: Tensor) -> None:
+    x = _wide(x)
+    y = out if out.dtype == x.dtype else torch.empty_like(out, dtype=x.dtype)
     below = x.abs().neg_().exp_().sub_(1)  # elu(x) = max(x, e^-|x| - 1), and so is elu(-x) with the same exponential
     channels = x.shape[1]
-    torch.maximum(x, below, out=out[:, :channels])
-    torch.maximum(-x, below, out=out[:, channels:])
+    torch.maximum(x, below, out=y[:, :channels])
+    torch.maximum(-x, below, out=y[:, channels:])
     if kept is not None:
-        out.mul_(kept.to(out.dtype).mul_(factor))
+        y.mul_(kept.to(y.dtype).mul_(factor))
+    if y is not out:
+        out.copy_(y)
 
 
 def _concat_elu_formula(x: Tensor, kept: Tensor | None, factor: float, out: Tensor) -> None:
+    x = _wide(x)
     below = torch.exp(-x.abs()) - 1
     y = torch.cat([torch.maximum(x, below), torch.maximum(-x, below)], dim=1)
     # a product: a choice by ``where`` is not vectorised; one copy: two of halves cost twice as much
@@ -62,11 +72,14 @@ def _concat_elu_backward(g: Tensor, y: Tensor, kept: Tensor | None, factor: floa
     if kept is not None:
         g.mul_(kept.to(g.dtype))
     channels = y.shape[1] // 2
-    torch.sub(g[:, :channels], g[:, channels:], out=out)
+    if g.dtype == out.dtype:
+        torch.sub(g[:, :channels], g[:, channels:], out=out)
+    else:
+        out.copy_(g[:, :channels] - g[:, channels:])
 
 
 def _concat_elu_backward_formula(g: Tensor, y: Tensor, kept: Tensor | None, factor: float, out: Tensor) -> None:
-    g = g.to(out.dtype) * (y.to(out.dtype).clamp(max=0) + factor)
+    g = _wide(g) * (_wide(y).clamp(max=0) + factor)
     if kept is not None:
         g = g * kept.to(g.dtype)
     channels = y.shape[1] // 2
@@ -74,11 +87,8 @@ def _concat_elu_backward_formula(g: Tensor, y: Tensor, kept: Tensor | None, fact
 
 
 def _gated_residual(x: Tensor, gates: Tensor, out: Tensor) -> None:
-    a, b = gates.chunk(2, dim=1)
-    if a.dtype == x.dtype:
-        torch.addcmul(x, a, b.sigmoid(), out=out)
-    else:
-        torch.add(x, a * b.sigmoid(), out=out)
+    a, b = gates.to(x.dtype).chunk(2, dim=1)
+    torch.addcmul(x, a, b.sigmoid(), out=out)
 
 
 def _gated_residual_formula(x: Tensor, gates: Tensor, out: Tensor) -> None:
@@ -87,11 +97,14 @@ def _gated_residual_formula(x: Tensor, gates: Tensor, out: Tensor) -> None:
 
 
 def _gated_residual_backward(g: Tensor, gates: Tensor, out: Tensor) -> None:
-    a, b = gates.chunk(2, dim=1)
+    a, b = gates.to(g.dtype).chunk(2, dim=1)
+    both = out if out.dtype == g.dtype else torch.empty_like(out, dtype=g.dtype)
     channels = a.shape[1]
     opening = b.sigmoid()
-    torch.mul(g, opening, out=out[:, :channels])
-    torch.mul(out[:, :channels] * a, 1 - opening, out=out[:, channels:])
+    of_a = torch.mul(g, opening, out=both[:, :channels])
+    torch.mul(torch.addcmul(of_a, of_a, opening, value=-1), a, out=both[:, channels:])  # g s (1 - s) a
+    if both is not out:
+        out.copy_(both)
 
 
 def _gated_residual_backward_formula(g: Tensor, gates: Tensor, out: Tensor) -> None:
