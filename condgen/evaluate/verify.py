@@ -62,7 +62,10 @@ def findings(model: ConditionalModel, *, seed: int = 0, quiet: bool | None = Non
             "normalisation": _normalisation(model, seed),
             "condition": condition_finding(model, sight, seed),
         }
-        found["sampling"] = sampling_finding(model, seed, quiet)
+        if found["causality"].holds:
+            found["sampling"] = sampling_finding(model, seed, quiet)
+        else:  # whatever a sampler draws from such a model is not a sample of it, and some would never end
+            found["sampling"] = Finding(False, "not tried: the model looks ahead.")
     return found
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from condgen.cores.conditioning import Terms
+from condgen.errors import ModelError
 from condgen.likelihoods import Likelihood, Temperature, scaled
 
 
@@ -33,6 +34,9 @@ def fixed_point(
 
     What precedes the first sub-pixel that a round has changed is final and not touched again: in fp32 another round
     could flip a value that lies on the edge of its bin. Arguments and result as of ``naive``, which it equals.
+
+    Raises:
+        ModelError: more rounds than a causal core can need.
     """
     dtype = next(core.parameters()).dtype
     B, _, H, W = noise.shape
@@ -42,8 +46,11 @@ def fixed_point(
         x = torch.where(mask, known.to(torch.uint8), x)
     place = torch.arange(H * W, device=x.device).view(1, H, W)
     final = torch.zeros(B, 1, 1, dtype=torch.long, device=x.device)  # pixels, in raster order
-    reported = 0
+    reported = rounds = 0
     while int(final.min()) < H * W:
+        rounds += 1
+        if rounds > likelihood.passes * H * W + 1:
+            raise ModelError("The core looks ahead, so its samples never settle; condgen verify shows where.")
         parameters = core(scaled(x, likelihood.levels, dtype), terms)
         drawn = x
         for step in range(likelihood.passes):
