@@ -142,7 +142,7 @@ def test_dropout_of_elements_or_of_channels(whole_channels: bool) -> None:
 
 def test_steps_are_timed_in_turn_and_warm_up_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     training, variant, now, calls = module("training"), module("contenders").Variant, [0.0], []
-    monkeypatch.setattr(training.time, "process_time", lambda: now[0])
+    monkeypatch.setattr(module("machine").time, "process_time", lambda: now[0])
 
     def step(name: str, seconds: float) -> Any:
         def work() -> None:
