@@ -18,6 +18,8 @@ SPREAD = 0.05
 _TINY = 1e-10
 _CONSTANT = 1e-8
 """A channel of less variance is constant over the whole batch: it tells nothing about the right scale."""
+_SAME_IN_ALL = 1e-6
+"""Share of the variance below which what differs between images is rounding."""
 
 
 class WeightNorm(nn.Module):
@@ -76,8 +78,11 @@ def _standardise(conv: Any, inputs: tuple[Any, ...]) -> None:
     raw = raw.double()  # in fp32 a constant channel has a variance of rounding errors
     mean = raw.sum((0, 2, 3)) / places
     variance = (raw.square().sum((0, 2, 3)) / places - mean.square()).clamp(min=0)
+    # of how much of that differs from image to image: a coarse row of nothing but padding varies by its columns alone
+    between = (raw - raw.mean(0)).square().sum((0, 2, 3)) / places if len(raw) > 1 else variance
+    varies = (variance > _CONSTANT) & (between > _SAME_IN_ALL * variance)
     norm = _norm_of(conv)
-    scale = torch.where(variance > _CONSTANT, norm.init_scale * (variance + _TINY).rsqrt(), 1.0)
+    scale = torch.where(varies, norm.init_scale * (variance + _TINY).rsqrt(), 1.0)
     g, _ = factors(conv)
     g.mul_(scale.view(g.shape).to(g.dtype))
     # b was 0; the mean of the scaled output is what is taken off

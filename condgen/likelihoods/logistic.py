@@ -28,7 +28,7 @@ class LogisticMixture(Likelihood):
 
     Args:
         rule: ``exact`` sums to one for every scale; ``classic`` is the original's, which puts the density at the
-            bin's centre where the mass is below 1e-5 and loses up to 2.15 nats there. For parity only.
+            bin's centre where the mass is below 1e-5 and loses up to 2.15 nats a colour there. For parity only.
     """
 
     LOG_SCALE_FLOOR = -7.0

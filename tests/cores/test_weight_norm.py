@@ -11,6 +11,7 @@ from building import condition_for, random_images, tiny_model
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from condgen.condition import Condition
 from condgen.cores.layers import UpConv, VerticalConv
 from condgen.cores.weight_norm import data_dependent_init, factors, weight_normalised
 from condgen.likelihoods import scaled
@@ -145,3 +146,12 @@ def test_loading_an_effective_kernel_gives_it_back() -> None:
     kernel = torch.randn(3, 5, 2, 3, generator=torch.Generator().manual_seed(0))
     conv.weight = kernel
     torch.testing.assert_close(conv.weight, kernel)
+
+
+def test_a_stream_that_is_the_same_for_every_image_is_not_blown_up() -> None:
+    """With one coarse row the vertical stream there is made of padding alone and varies by its columns."""
+    model = tiny_model("logistic_mixture", core="pixelcnn++", channels=3, height=8, width=16, scales=4, bit_depth=8)
+    x = scaled(random_images(model, 16), 256, torch.float64)
+    model.core.initialise(x, model.core.terms(Condition()))
+    layers = [layer for layer in model.core.modules() if parametrize.is_parametrized(layer, "weight")]
+    assert max(float(factors(layer)[0].abs().max()) for layer in layers) < 100
