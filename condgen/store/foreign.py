@@ -24,7 +24,7 @@ from torch import Tensor
 from condgen.errors import InputError, MachineError, ModelError, shown
 from condgen.files import open_regular, read_regular
 from condgen.npz import Npz
-from condgen.store.tensors import parse
+from condgen.store.tensors import PRECISIONS, parse
 
 _LIMIT = 1 << 36
 _NO_WEIGHTS = re.compile(r"images|labels|config|output|loss.*|bits_per_dim|variable_order|state_dict_order|grad/.*")
@@ -161,9 +161,11 @@ def _state_dict(found: object, path: Path) -> dict[str, Tensor]:
             f"{shown(path)} holds no state dict of names and tensors; save the model's state_dict() alone.", file=path
         )
     for name, value in found.items():
-        if not (value.is_floating_point() and value.layout == torch.strided and value.device.type == "cpu"):
+        if not (value.dtype in PRECISIONS and value.layout == torch.strided and value.device.type == "cpu"):
             raise ModelError(
-                f"{shown(path)}: {shown(name)[:200]} holds no plain floating-point numbers; leave it out.", file=path
+                f"{shown(path)}: {shown(name)[:200]} holds no plain floating-point numbers of 16 to 64 bits; leave it "
+                "out, or save it as float32.",
+                file=path,
             )
     parallel = bool(found) and all(name.startswith("module.") for name in found)  # of DataParallel
     return {name.removeprefix("module.") if parallel else name: value.detach() for name, value in found.items()}

@@ -15,6 +15,8 @@ from torch import Tensor
 from condgen.errors import ModelError, shown
 from condgen.store.sealed import from_json
 
+PRECISIONS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""What a weight may be; of the floating-point types with fewer bits torch cannot even say whether they are finite."""
 _HEADER_LIMIT = 16 * 2**20
 _COUNT_LIMIT = 100_000
 
@@ -28,11 +30,23 @@ def encode(tensors: Mapping[str, Tensor]) -> bytes:
 
 def check_finite(tensors: Mapping[str, Tensor], where: object) -> None:
     """Raises:
-    ModelError: a floating-point tensor holds NaN or infinity; the sentence names it and ``where``.
+    ModelError: a floating-point tensor holds NaN or infinity, or is of none of ``PRECISIONS``; the sentence names it
+        and ``where``.
     """
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{shown(where)}: the tensor {shown(name)} holds NaN or infinity.", file=where)
+        if not tensor.is_floating_point():
+            continue
+        if tensor.dtype not in PRECISIONS:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"{shown(where)}: the tensor {shown(name)[:200]} holds {kind}; save it as float32.", file=where
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(
+                f"{shown(where)}: the tensor {shown(name)[:200]} holds NaN or infinity; use another copy or an "
+                "earlier checkpoint.",
+                file=where,
+            )
 
 
 def parse(data: bytes, path: Path) -> dict[str, Tensor]:

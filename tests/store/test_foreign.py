@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 
 from condgen.condition import DataInfo
@@ -422,14 +423,35 @@ def test_code_in_a_state_dict_is_not_run(tmp_path: Path, new: bool) -> None:
         ({"u_init.conv.bias": 3}, "holds no state dict of names and tensors"),
         ({"u_init.conv.bias": torch.ones(3, dtype=torch.int64)}, "u_init.conv.bias holds no plain floating-point"),
         ({"u_init.conv.bias": torch.eye(3).to_sparse()}, "u_init.conv.bias holds no plain floating-point"),
+        ({"u_init.conv.bias": torch.ones(3).to(torch.float8_e4m3fn)}, "u_init.conv.bias holds no plain floating-point"),
         ({}, "holds no weights of"),
     ],
-    ids=["list", "number", "integers", "sparse", "empty"],
+    ids=["list", "number", "integers", "sparse", "fp8", "empty"],
 )
 def test_odd_state_dicts(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(ModelError, match=message):
         model_of(read_foreign(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e5m2], ids=str)
+@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+def test_precisions_of_a_state_dict(tmp_path: Path, dtype: torch.dtype, kind: str) -> None:
+    """What torch can check and convert is taken, the formats of 8 bits are not."""
+    state = {name: tensor.to(dtype) for name, tensor in port_tensors(random_model()).items()}
+    path = tmp_path / f"w.{kind}"
+    if kind == "pt":
+        torch.save(state, path)
+    else:
+        safetensors.torch.save_file(state, path)
+    if dtype == torch.float8_e5m2:
+        with pytest.raises(
+            ModelError, match=r"holds no plain floating-point numbers of 16 to 64 bits; leave it out, or"
+        ):
+            read_foreign(path)
+    else:
+        first = imported(path, image_size=(8, 8)).core.start_above.bias  # type: ignore[union-attr]
+        assert torch.equal(first, state["u_init.conv.bias"].float())
 
 
 def test_a_state_dict_lacks_and_has_too_much(tmp_path: Path) -> None:

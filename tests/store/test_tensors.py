@@ -52,7 +52,8 @@ def test_round_trip_in_any_memory_layout() -> None:
         ({"a.weight": None}, "lacks a tensor of the model: a.weight"),
         ({"../../x\n": torch.zeros(1)}, r"holds a tensor that the model lacks: ../../x\\n"),
         ({"b": torch.tensor(float("nan"), dtype=torch.float64)}, "b holds NaN or infinity"),
-        ({"a.weight": torch.full((2, 3, 2, 2), -torch.inf)}, "a.weight holds NaN or infinity"),
+        ({"a.weight": torch.full((2, 3, 2, 2), -torch.inf)}, "a.weight holds NaN or infinity; use another copy"),
+        ({"a.weight": torch.zeros(2, 3, 2, 2).to(torch.float8_e4m3fn)}, r"a.weight is float8_e4m3fn \(2, 3, 2, 2\)"),
     ],
 )
 def test_unexpected_tensors(change: dict[str, Tensor | None], words: str) -> None:
@@ -60,6 +61,13 @@ def test_unexpected_tensors(change: dict[str, Tensor | None], words: str) -> Non
     with pytest.raises(ModelError, match=words) as caught:
         decode(safetensors.torch.save(stored), TENSORS, PATH)
     assert caught.value.exit_code == 4 and caught.value.file == str(PATH)
+
+
+def test_eight_bits_are_refused_even_where_the_model_has_them() -> None:
+    """torch cannot say whether they are finite."""
+    tensors = {"a": torch.zeros(3).to(torch.float8_e5m2)}
+    with pytest.raises(ModelError, match=r"the tensor a holds float8_e5m2; save it as float32\."):
+        decode(safetensors.torch.save(tensors), tensors, PATH)
 
 
 @pytest.mark.parametrize(
