@@ -31,6 +31,10 @@ from condgen.train.schedule import learning_rate
 from condgen.train.signals import Signals
 from condgen.train.state import TrainState
 
+NOTHING_SAVED = "Stopped by a signal before the first step; nothing was saved."
+NOT_SAVED = "Stopped by a signal; the same command goes on from the last checkpoint."
+_SAVED = "Stopped by a signal after step {}, which is saved; the same command goes on from there."
+
 
 @dataclass
 class Outputs:
@@ -133,10 +137,7 @@ class Loop:
             if agreed.stop is not None or (due and not self.over):
                 self.save(must=agreed.stop is not None)
             if agreed.stop is not None:
-                raise Interrupted(
-                    f"Stopped by a signal after step {self.step}, which is saved; the same command goes on from there.",
-                    exit_code=agreed.stop,
-                )
+                raise Interrupted(_SAVED.format(self.step), exit_code=agreed.stop)
         self.finish()
 
     def catch_up(self) -> None:
@@ -166,7 +167,8 @@ class Loop:
             nothing = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
             agreed = self.agree(nothing * torch.nan, nothing, len(batch.get("key", ())))
         else:
-            losses = self.backward(batch)
+            with self.signals.blamed(self.cut_short):  # nothing has moved yet
+                losses = self.backward(batch)
             gradients = sum_gradients(self.state.trainable.values(), self.ranks)
             torch._foreach_div_(gradients, float(train.batch_size))
             norm = torch.nn.utils.get_total_norm(gradients)
@@ -211,6 +213,15 @@ class Loop:
         stop = 143 if terms else 130 if interrupts else None
         mean = total / self.train.batch_size
         return Agreed(mean, float(norm), bool(bad_ranks), stop, bool(saves), bool(draws), bool(ends))
+
+    def cut_short(self) -> str:
+        """Saves what a signal left when it ended the computation of a step; the sentence about it."""
+        if not self.step:
+            return NOTHING_SAVED
+        if self.ranks.size > 1:  # of which only this one may be here
+            return NOT_SAVED
+        self.save(must=True)
+        return _SAVED.format(self.step)
 
     def refuse(self, losses: Tensor, gradients: list[Tensor]) -> None:
         """See ``refuse_step``; the last good state is saved before training stops."""

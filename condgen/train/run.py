@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from condgen.store.run import Run
 from condgen.train.batches import Batches, Order, fetcher
 from condgen.train.budget import Budget
 from condgen.train.chores import Pictures, Validation
-from condgen.train.loop import Loop, Outputs
+from condgen.train.loop import NOT_SAVED, NOTHING_SAVED, Loop, Outputs
 from condgen.train.objective import LikelihoodObjective
 from condgen.train.precision import bf16_is_fast
 from condgen.train.process import determinism, explained
@@ -119,6 +120,8 @@ class _Job:
         state, order = self._prepare(model, images, run)
         done = state.counters.samples // recipe.train.batch_size
         if recipe.train.compile:
+            # on a CPU it would say on stderr that CUDA is installed and no GPU there
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
             model.core.compile()
         objective = LikelihoodObjective(model)
         budget = Budget(recipe.train.max_steps, recipe.train.max_minutes, state.counters.seconds)
@@ -136,10 +139,8 @@ class _Job:
         batches = stack.enter_context(Batches(fetch, done))
         loop = Loop(recipe.train, objective, state, order, batches, ranks, budget, self.signals, outputs)
         if self.signals.stop is not None and not loop.step and ranks.size == 1:  # many stop after a common step
-            raise Interrupted(
-                "Stopped by a signal before the first step; nothing was saved.", exit_code=self.signals.stop
-            )
-        with _status(run, loop):
+            raise Interrupted(NOTHING_SAVED, exit_code=self.signals.stop)
+        with _status(run, loop), self.signals.blamed(lambda: NOT_SAVED if loop.step else NOTHING_SAVED):
             loop.fit()
         found = state.counters.validation or {}
         figures = found.get("bits_per_dim"), found.get("bits_per_dim_ci95")

@@ -5,12 +5,14 @@ This module does not import torch, so that a command can install the handlers be
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from condgen.errors import Interrupted
+from condgen.errors import CondgenError, Interrupted
 
 
 class Signals:
@@ -37,6 +39,23 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+
+    @contextlib.contextmanager
+    def blamed(self, sentence: Callable[[], str]) -> Iterator[None]:
+        """What fails inside after a signal that asks for a stop has failed by it: a terminal's Ctrl-C reaches the
+        compiler that torch has started as well. Errors of our own stay what they are.
+
+        Raises:
+            Interrupted: with the ``sentence``, which is asked for then.
+        """
+        try:
+            yield
+        except CondgenError:
+            raise
+        except Exception as error:
+            if self.stop is None:
+                raise
+            raise Interrupted(sentence(), exit_code=self.stop) from error
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGUSR1:

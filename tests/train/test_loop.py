@@ -334,6 +334,59 @@ def test_sigterm_is_143(tmp_path: Path) -> None:
     assert caught.value.exit_code == 143
 
 
+def failing_at(number: int, signals: Signals, stop: int | None) -> Callable[[int, Tensor], Tensor]:
+    """As where a terminal's Ctrl-C ends the compiler that torch has started."""
+
+    def spoil(step: int, losses: Tensor) -> Tensor:
+        if step == number:
+            signals.stop = stop
+            raise RuntimeError("g++ has died")
+        return losses
+
+    return spoil
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_what_a_signal_breaks_is_a_stop(tmp_path: Path, code: int) -> None:
+    signals, objective = Signals(), Line()
+    objective.spoil = failing_at(4, signals, code)
+    with pytest.raises(Interrupted, match="after step 3, which is saved") as caught:
+        with opened(tmp_path / "run", settings(), objective, signals=signals) as loop:
+            loop.fit()
+    assert caught.value.exit_code == code and isinstance(caught.value.__cause__, RuntimeError)
+    again = Line()
+    with opened(tmp_path / "run", settings(), again) as loop:  # and what was saved is the state after step 3
+        assert loop.step == 3
+        loop.fit()
+    assert again.module.weight.item() == pytest.approx(witness(settings(), 6)[0]["weight"], rel=1e-6)
+
+
+def test_what_a_signal_breaks_before_the_first_step(tmp_path: Path) -> None:
+    signals, objective = Signals(), Line()
+    objective.spoil = failing_at(1, signals, 130)
+    with pytest.raises(Interrupted, match="before the first step; nothing was saved"):
+        with opened(tmp_path / "run", settings(), objective, signals=signals) as loop:
+            loop.fit()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_what_breaks_without_a_signal_stays_what_it_is(tmp_path: Path) -> None:
+    objective = Line()
+    objective.spoil = failing_at(2, Signals(), None)
+    with pytest.raises(RuntimeError, match="g.. has died"):
+        with opened(tmp_path / "run", settings(), objective) as loop:
+            loop.fit()
+
+
+def test_errors_of_our_own_outlive_a_signal() -> None:
+    signals = Signals()
+    signals.stop = 143
+    with pytest.raises(MachineError, match="no room"), signals.blamed(lambda: "stopped"):
+        raise MachineError("no room.")
+    with pytest.raises(Interrupted, match="stopped"), signals.blamed(lambda: "stopped"):
+        raise ValueError("half a picture")
+
+
 def test_short_of_room_training_goes_on_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
