@@ -60,29 +60,24 @@ def evaluate(
 
     model = load(run, weights=which, checkpoint=step, device=device_of(device))
     recipe = changed(model.recipe, overrides, ["data"], ["model.likelihood_rule", "train.precision"])
+    if recipe.train.precision == "bf16" and any(each.startswith("train.precision") for each in overrides or ()):
+        raise RecipeError(
+            "train.precision: models are evaluated in fp32 or fp64, not bf16; choose one of them.",
+            field="train.precision",
+        )
     _compute_as(model, recipe)
     report = likelihood_report(model, open_data(recipe.data, part), limit=limit, seed=seed or 0)
     answer(report, lambda: _table(report), as_json)
 
 
 def _compute_as(model: ConditionalModel, recipe: Recipe) -> None:
-    """Gives ``model`` the rule and the precision of ``recipe``; nothing is evaluated in less than fp32.
-
-    Raises:
-        RecipeError: another rule for a likelihood that has none.
-    """
+    """Gives ``model`` the rule and the precision of ``recipe``; nothing is evaluated in less than fp32."""
     import torch
 
     from condgen.recipe.build import build_likelihood
 
     model.to(torch.float64 if recipe.train.precision == "fp64" else torch.float32)
     if recipe.model.likelihood_rule != model.recipe.model.likelihood_rule:
-        if recipe.likelihood != "logistic_mixture":
-            raise RecipeError(
-                f"model.likelihood_rule: this model's likelihood is {recipe.likelihood}, which has no such choice; "
-                "leave it out.",
-                field="model.likelihood_rule",
-            )
         model.likelihood = build_likelihood(recipe, model.info)
 
 

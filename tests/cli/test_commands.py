@@ -385,7 +385,6 @@ def test_evaluate_by_another_rule_and_in_another_precision(condgen: Condgen) -> 
 
     single, double = bits(), bits("train.precision=fp64")
     assert single != double and single == pytest.approx(double, rel=1e-5)
-    assert bits("train.precision=bf16") == single  # an evaluation is at least fp32
     classic = bits("model.likelihood_rule=classic", "train.precision=fp64")
     assert classic != double and classic == pytest.approx(double, rel=0.01)
 
@@ -404,6 +403,11 @@ def test_evaluate_by_another_rule_and_in_another_precision(condgen: Condgen) -> 
             "alone; leave it out.",
         ),
         (["tiny", "train.precision=fp8"], 2, "train.precision"),
+        (
+            ["tiny", "train.precision=bf16"],
+            2,
+            "train.precision: models are evaluated in fp32 or fp64, not bf16; choose",
+        ),
     ],
     ids=lambda value: str(value)[:50],
 )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import Field
 
 import condgen
 from condgen import plugins
+from condgen.cores.layers import Dropout
 from condgen.errors import CondgenError, RecipeError
 from condgen.recipe import (
     EncoderSection,
@@ -119,6 +122,30 @@ IN_A_FILE = [
     (BASE + "model:\n  layers: 1000000", "line 4: model.layers: expected at most 200, found 1000000."),
     # several fields together
     (BASE + "model:\n  kernel_size: 4", "line 4: model.kernel_size must be odd, not 4."),
+    (BASE + "model:\n  first_kernel_size: 4", "line 4: model.first_kernel_size must be odd, not 4."),
+    *[
+        (
+            BASE + f"model:\n  dropout: {rate}",
+            f"line 4: model.dropout: expected 0, or 1/256 to 255/256 (0.0040 to 0.9960), found {rate}.",
+        )
+        for rate in (0.0019, 0.0039, 0.9961, 0.99805)
+    ],
+    (
+        BASE + "model:\n  core: pixelcnn++\n  small_field: channels\n  filters: 50",
+        "line 6: model.filters: 50 does not divide by 4, the number of sets of channels.",
+    ),
+    *[
+        (
+            BASE + f"model:\n  core: {core}\n  likelihood: {likelihood}\n  likelihood_rule: classic",
+            f"line 6: model.likelihood_rule: classic is a rule of logistic_mixture, and this likelihood is {resolved}; "
+            "leave it out.",
+        )
+        for core, likelihood, resolved in (
+            ("gated", "auto", "categorical"),
+            ("pixelcnn++", "categorical", "categorical"),
+            ("pixelcnn++", "continuous_mixture", "continuous_mixture"),
+        )
+    ],
     (
         BASE + "model:\n  likelihood: bernoulli",
         "line 4: model.likelihood: bernoulli is for binary images; set data.bit_depth to 1.",
@@ -351,6 +378,21 @@ def test_yes_and_no_are_truth_values_where_the_schema_says_so(tmp_path: Path) ->
         tmp_path, BASE + "data:\n  source: folder\n  download: no\n  flip: yes\nsample:\n  labels: [no, yes]\n"
     )
     assert (recipe.data.download, recipe.data.flip, recipe.sample.labels) == (False, True, ("no", "yes"))
+
+
+def test_fields_of_the_other_core_are_legal_and_unused(tmp_path: Path) -> None:
+    gated = read(tmp_path, BASE + "model:\n  small_field: channels\n  filters: 50\n  scales: 7\n")
+    assert gated.model.core == "gated"
+    other = read(tmp_path, BASE + "model:\n  core: pixelcnn++\n  first_kernel_size: 4\n")
+    assert other.model.field == 3
+
+
+@pytest.mark.parametrize("rate", [0, 1 / 256, 0.004, 0.5, 255 / 256])
+def test_rates_of_dropout_that_are_256ths_or_near_one(tmp_path: Path, rate: float) -> None:
+    """Each is what the layer makes of it: none at 0 alone, and never all."""
+    found = read(tmp_path, BASE + f"model:\n  dropout: {rate}\n").model.dropout
+    dropout = Dropout(torch.zeros(1, dtype=torch.int64), found)
+    assert (dropout.threshold > 0) == (rate > 0) and math.isfinite(dropout.factor)
 
 
 def test_every_error_is_a_condgen_error(tmp_path: Path) -> None:

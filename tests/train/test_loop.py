@@ -373,7 +373,7 @@ def test_what_a_signal_breaks_before_the_first_step(tmp_path: Path) -> None:
 def test_what_breaks_without_a_signal_stays_what_it_is(tmp_path: Path) -> None:
     objective = Line()
     objective.spoil = failing_at(2, Signals(), None)
-    with pytest.raises(RuntimeError, match="g.. has died"):
+    with pytest.raises(RuntimeError, match="has died"):
         with opened(tmp_path / "run", settings(), objective) as loop:
             loop.fit()
 
