@@ -69,6 +69,17 @@ class Interrupted(CondgenError):
         self.exit_code = exit_code
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether Python, torch on a processor or torch on an accelerator says that the memory does not suffice."""
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in text
+        or "DefaultCPUAllocator" in text
+    )
+
+
 def shown(name: object) -> str:
     """``name`` as it may be printed: control characters, escapes and lone surrogates made visible."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(name))

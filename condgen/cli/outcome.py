@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from condgen.errors import CondgenError, MachineError, RecipeError, shown
+from condgen.errors import CondgenError, MachineError, RecipeError, lacks_memory, shown
 
 # typer brings its own copy of click or uses an installed one; these classes are of whichever it is
 _UsageError: Any = typer.BadParameter.__base__
@@ -104,8 +104,7 @@ def _usage(error: Any, command: Any, arguments: Sequence[str]) -> str:
 
 def _of_the_machine(error: Exception) -> MachineError | None:
     """Errors of Python, torch and the system that a person can do something about, or None."""
-    text = str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+    if lacks_memory(error):
         return MachineError(
             "The memory does not suffice; lower train.micro_batch (training), sample.tile (sampling) or the batch, the "
             "image or the model size."

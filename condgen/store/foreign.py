@@ -12,16 +12,16 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from condgen.errors import InputError, MachineError, ModelError, shown
+from condgen.errors import InputError, MachineError, ModelError, lacks_memory, shown
 from condgen.files import open_regular, read_regular
 from condgen.npz import Npz
 from condgen.store.tensors import PRECISIONS, parse
@@ -53,10 +53,15 @@ np.savez(sys.argv[2], **{{name: reader.get_tensor(name) for name in names}})
 
 @dataclass(frozen=True)
 class ForeignWeights:
-    """A file's tensors by its own names, and what it says of the model beside them."""
+    """A file's tensors by its own names, and what it says of the model beside them.
+
+    Of an .npz only headers are read until it is known which tensors are wanted: a small file may hold large ones.
+    """
 
     path: Path
-    tensors: Mapping[str, Tensor]
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[Collection[str]], dict[str, Tensor]]
+    """The tensors of these names, each of its own precision. Raises ModelError: one is damaged."""
     image_size: tuple[int, int] | None = None
     """(height, width) of the images that lie in the file."""
     nonlinearity: str | None = None
@@ -71,11 +76,11 @@ def read_foreign(path: Path) -> ForeignWeights:
     """
     kind = path.suffix.lower()
     if kind == ".npz":
-        return _npz(path, _NO_WEIGHTS)
+        return _npz(path)
     if kind in (".pt", ".pth"):
-        return ForeignWeights(path, _state_dict(_unpickled(path), path))
+        return _whole(path, _state_dict(_unpickled(path), path))
     if kind == ".safetensors":
-        return ForeignWeights(path, _state_dict(parse(read_regular(path, _LIMIT, error=ModelError), path), path))
+        return _whole(path, _state_dict(parse(read_regular(path, _LIMIT, error=ModelError), path), path))
     prefix = _CHECKPOINT_PART.sub("", str(path))
     try:
         there = os.path.isfile(f"{prefix}.index") or os.path.lexists(prefix)
@@ -86,17 +91,30 @@ def read_foreign(path: Path) -> ForeignWeights:
             f"There is no {shown(path)}; name an .npz, .pth, .pt or .safetensors file, or a TensorFlow checkpoint.",
             file=path,
         )
-    return ForeignWeights(path, _tensorflow(prefix, path))
+    return _whole(path, _tensorflow(prefix, path))
 
 
-def _npz(path: Path, ignored: re.Pattern[str]) -> ForeignWeights:
+def _whole(path: Path, tensors: Mapping[str, Tensor]) -> ForeignWeights:
+    """Of tensors that lie in memory."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return ForeignWeights(path, shapes, lambda names: {name: tensors[name] for name in names})
+
+
+def _npz(path: Path) -> ForeignWeights:
     try:
         with Npz(path) as npz:
-            tensors = {name: _tensor(npz.read(name), name, path) for name in npz.headers if not ignored.fullmatch(name)}
+            shapes = _shapes(npz, _NO_WEIGHTS)
             said = npz.read("config").reshape(-1)[:1].tolist() if "config" in npz.headers else [""]
             shape = npz.headers["images"].shape if "images" in npz.headers else ()
     except InputError as error:  # of data that would be right, of weights it is the model that cannot be used
         raise ModelError(error.message, file=path) from error
+
+    def read(names: Collection[str]) -> dict[str, Tensor]:
+        tensors = _members(path, names)
+        if any(tuple(tensor.shape) != shapes[name] for name, tensor in tensors.items()):
+            raise ModelError(f"{shown(path)} changed while it was read; try again when it is finished.", file=path)
+        return tensors
+
     config = _object(said[0] if said else "")
     if len(shape) == 4:
         size: tuple[Any, Any] = shape[1:3]
@@ -105,8 +123,30 @@ def _npz(path: Path, ignored: re.Pattern[str]) -> ForeignWeights:
     known = all(type(side) is int and side > 0 for side in size)
     nonlinearity = config.get("resnet_nonlinearity")
     return ForeignWeights(
-        path, tensors, size if known else None, nonlinearity if isinstance(nonlinearity, str) else None
+        path, shapes, read, size if known else None, nonlinearity if isinstance(nonlinearity, str) else None
     )
+
+
+def _shapes(npz: Npz, ignored: re.Pattern[str]) -> dict[str, tuple[int, ...]]:
+    for name, header in npz.headers.items():
+        if not ignored.fullmatch(name) and (header.dtype.kind != "f" or header.dtype.itemsize > 8):
+            raise ModelError(
+                f"{shown(npz.path)}: {shown(name)[:200]} holds {header.dtype}, and weights are floating-point numbers "
+                "of 16 to 64 bits; leave it out, or save it as float32.",
+                file=npz.path,
+            )
+    return {name: header.shape for name, header in npz.headers.items() if not ignored.fullmatch(name)}
+
+
+def _members(path: Path, names: Collection[str]) -> dict[str, Tensor]:
+    try:
+        with Npz(path) as npz:
+            arrays = {name: npz.read(name) for name in names}
+    except (InputError, KeyError) as error:  # KeyError: another file than the one whose headers were read
+        message = error.message if isinstance(error, InputError) else f"{shown(path)} changed; try again."
+        raise ModelError(message, file=path) from error
+    # torch has this machine's byte order alone, and wants to own what it may write to
+    return {name: torch.from_numpy(values.astype(values.dtype.newbyteorder("="))) for name, values in arrays.items()}
 
 
 def _object(text: object) -> dict[str, Any]:
@@ -118,23 +158,14 @@ def _object(text: object) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _tensor(values: np.ndarray, name: str, path: Path) -> Tensor:
-    if values.dtype.kind != "f":
-        raise ModelError(
-            f"{shown(path)}: {shown(name)[:200]} holds {values.dtype}, and weights are floating-point numbers; leave "
-            "it out, or save it as float32.",
-            file=path,
-        )
-    return torch.from_numpy(values.astype(np.float32))
-
-
 def _unpickled(path: Path) -> object:
-    with os.fdopen(open_regular(path, error=ModelError), "rb") as file:
+    with os.fdopen(open_regular(path, error=ModelError), "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of kinds of tensors that are refused anyway
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
-        except MemoryError:
-            raise
         except Exception as error:  # its parsers raise anything on bytes that are none of theirs
+            if lacks_memory(error):
+                raise
             wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
             if wanted:
                 raise ModelError(
@@ -160,11 +191,21 @@ def _state_dict(found: object, path: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"{shown(path)} holds no state dict of names and tensors; save the model's state_dict() alone.", file=path
         )
+    left: dict[int, int] = {}
     for name, value in found.items():
         if not (value.dtype in PRECISIONS and value.layout == torch.strided and value.device.type == "cpu"):
             raise ModelError(
                 f"{shown(path)}: {shown(name)[:200]} holds no plain floating-point numbers of 16 to 64 bits; leave it "
                 "out, or save it as float32.",
+                file=path,
+            )
+        # expanded or shared, a few bytes stand for any number of weights
+        memory = value.untyped_storage()
+        left[memory.data_ptr()] = left.get(memory.data_ptr(), memory.nbytes()) - value.numel() * value.element_size()
+        if left[memory.data_ptr()] < 0:
+            raise ModelError(
+                f"{shown(path)}: {shown(name)[:200]} has fewer numbers of its own than its shape "
+                f"{tuple(value.shape)} claims; save every tensor's clone().",
                 file=path,
             )
     parallel = bool(found) and all(name.startswith("module.") for name in found)  # of DataParallel
@@ -195,4 +236,5 @@ def _tensorflow(prefix: str, path: Path) -> dict[str, Tensor]:
                 "folder.",
                 file=path,
             )
-        return dict(_npz(copy, _OF_THE_OPTIMISER).tensors)
+        with Npz(copy) as npz:
+            return _members(copy, _shapes(npz, _OF_THE_OPTIMISER))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from condgen.condition import DataInfo
-from condgen.errors import CondgenError, MachineError, ModelError, RecipeError, shown
+from condgen.errors import CondgenError, MachineError, ModelError, RecipeError, lacks_memory, shown
 from condgen.files import aside_of, read_regular, sync_folder, unwritable, write_new
 from condgen.model import ConditionalModel
 from condgen.progress import warn
@@ -38,9 +38,11 @@ def fresh_model(recipe: Recipe, info: DataInfo) -> ConditionalModel:
     """
     try:
         model = build_model(recipe, info)
-    except (CondgenError, MemoryError):
+    except CondgenError:
         raise
     except Exception as error:  # a stranger's encoder may raise anything
+        if lacks_memory(error):
+            raise
         name, reason = shown(recipe.encoder.type), shown(f"{type(error).__name__}: {error}")
         raise ModelError(
             f"encoder.type: {name} cannot be built ({reason}); mend it or choose another.", field="encoder.type"

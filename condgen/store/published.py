@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from condgen.condition import DataInfo
 from condgen.errors import ModelError, RecipeError, shown
@@ -82,9 +81,10 @@ def model_of(
         ModelError: the weights are no PixelCNN++'s; an entry is missing, too many, of another shape, or holds NaN.
         RecipeError: the nonlinearity or the image size is impossible for these weights.
     """
-    tensors, averaged = _averaged(found)
-    program, sizes_of, entries_of = _program(tensors, found)
-    sizes = sizes_of({name: tuple(tensor.shape) for name, tensor in tensors.items()}, found)
+    names, averaged = _averaged(found)
+    shapes = {name: found.shapes[there] for name, there in names.items()}
+    program, sizes_of, entries_of = _program(shapes, found)
+    sizes = sizes_of(shapes, found)
     _check_sizes(sizes, found)
     chosen = _nonlinearity(nonlinearity, sizes, found)
     height, width = image_size or found.image_size or (32, 32)
@@ -97,7 +97,9 @@ def model_of(
     recipe = _recipe(sizes, chosen, height, width, program)
     info = DataInfo(sizes.channels, height, width, classes=tuple(map(str, range(sizes.classes))))
     with torch.device("meta"):  # the shapes first: a file may claim a model that fits in no memory
-        _check(tensors, entries_of(build_model(recipe, info).core), found)
+        _check(shapes, entries_of(build_model(recipe, info).core), found)
+    of_file = found.read(list(names.values()))
+    tensors = {name: of_file[there] for name, there in names.items()}
     check_finite(tensors, found.path)
     model = fresh_model(recipe, info)
     with torch.no_grad():
@@ -120,10 +122,10 @@ def model_of(
     }  # fmt: skip
 
 
-def _averaged(found: ForeignWeights) -> tuple[Mapping[str, Tensor], bool]:
-    """The averages under the names of what they are averages of, where the file has them; and whether it has."""
-    averages = {name.removesuffix(AVERAGE): value for name, value in found.tensors.items() if name.endswith(AVERAGE)}
-    raw = {name: value for name, value in found.tensors.items() if not name.endswith(AVERAGE)}
+def _averaged(found: ForeignWeights) -> tuple[dict[str, str], bool]:
+    """Names of weights and their names in the file: of averages where the file has them; and whether it has."""
+    averages = {name.removesuffix(AVERAGE): name for name in found.shapes if name.endswith(AVERAGE)}
+    raw = {name: name for name in found.shapes if not name.endswith(AVERAGE)}
     if averages and raw and set(averages) != set(raw):
         odd = min(set(averages) ^ set(raw))
         raise ModelError(
@@ -135,14 +137,14 @@ def _averaged(found: ForeignWeights) -> tuple[Mapping[str, Tensor], bool]:
 
 
 def _program(
-    tensors: Mapping[str, Tensor], found: ForeignWeights
+    shapes: Mapping[str, object], found: ForeignWeights
 ) -> tuple[str, Callable[[Mapping[str, tuple[int, ...]], ForeignWeights], Sizes], Callable[[Any], dict[str, Entry]]]:
     """Who wrote the weights, how their sizes are found, and the entries they consist of."""
-    if any(name.startswith("model/") for name in tensors):
+    if any(name.startswith("model/") for name in shapes):
         return "openai/pixel-cnn", _original_sizes, original_entries
-    if any(name.startswith(("u_init.", "ul_init.", "up_layers.", "down_layers.")) for name in tensors):
+    if any(name.startswith(("u_init.", "ul_init.", "up_layers.", "down_layers.")) for name in shapes):
         return "pclucas14/pixel-cnn-pp", _port_sizes, port_entries
-    first = f" (its first name is {shown(next(iter(tensors)))[:200]})" if tensors else ""
+    first = f" (its first name is {shown(next(iter(shapes)))[:200]})" if shapes else ""
     raise ModelError(
         f"{shown(found.path)} holds no weights of openai/pixel-cnn or pclucas14/pixel-cnn-pp{first}; give a file of "
         "one of these.",
@@ -267,12 +269,12 @@ def _recipe(sizes: Sizes, nonlinearity: str, height: int, width: int, program: s
     return recipe_from_dict(values, "--image-size")
 
 
-def _check(tensors: Mapping[str, Tensor], entries: Mapping[str, Entry], found: ForeignWeights) -> None:
+def _check(shapes: Mapping[str, tuple[int, ...]], entries: Mapping[str, Entry], found: ForeignWeights) -> None:
     """Raises:
     ModelError: an entry is missing, unknown, or has another shape; the sentence names the first and counts them.
     """
     where = shown(found.path)
-    missing = [name for name in entries if name not in tensors]
+    missing = [name for name in entries if name not in shapes]
     if missing:
         raise ModelError(
             f"{where} lacks {missing[0]} ({len(missing)} of {len(entries)} entries are missing); save all of the "
@@ -280,7 +282,7 @@ def _check(tensors: Mapping[str, Tensor], entries: Mapping[str, Entry], found: F
             file=found.path,
             field=missing[0],
         )
-    extra = sorted(name for name in tensors if name not in entries)
+    extra = sorted(name for name in shapes if name not in entries)
     if extra:
         raise ModelError(
             f"{where} holds {shown(extra[0])[:200]}, which a PixelCNN++ of this size does not have ({len(extra)} "
@@ -288,10 +290,10 @@ def _check(tensors: Mapping[str, Tensor], entries: Mapping[str, Entry], found: F
             file=found.path,
             field=shown(extra[0])[:200],
         )
-    odd = [name for name, entry in entries.items() if tuple(tensors[name].shape) != entry.shape]
+    odd = [name for name, entry in entries.items() if shapes[name] != entry.shape]
     if odd:
         raise ModelError(
-            f"{where}: {odd[0]} is {tuple(tensors[odd[0]].shape)}, but by the other sizes {entries[odd[0]].shape} "
+            f"{where}: {odd[0]} is {shapes[odd[0]]}, but by the other sizes {entries[odd[0]].shape} "
             f"({len(odd)} of {len(entries)} entries do not fit); give the weights of one whole model.",
             file=found.path,
             field=odd[0],

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from condgen.errors import ModelError, shown
+from condgen.errors import ModelError, lacks_memory, shown
 from condgen.store.sealed import from_json
 
 PRECISIONS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -59,6 +59,8 @@ def parse(data: bytes, path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        if lacks_memory(error):
+            raise
         raise ModelError(f"{shown(path)} is not a usable safetensors file ({shown(error)}).", file=path) from error
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from condgen.errors import MachineError, RecipeError
+from condgen.errors import MachineError, RecipeError, lacks_memory
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error):
+        if lacks_memory(error):
             raise MachineError(
                 "The memory is too small; set a smaller train.micro_batch (it changes no result) and start again.",
                 field="train.micro_batch",

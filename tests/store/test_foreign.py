@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -21,7 +22,7 @@ from condgen.errors import CondgenError, MachineError, ModelError, RecipeError
 from condgen.model import ConditionalModel
 from condgen.recipe import recipe_from_dict
 from condgen.recipe.build import build_model
-from condgen.store import load
+from condgen.store import load, models
 from condgen.store.foreign import read_foreign
 from condgen.store.layouts import original_entries, port_entries
 from condgen.store.published import AVERAGE, import_weights, model_of
@@ -329,6 +330,7 @@ V = "model/conv2d_1/V"
         (replaced("model/dense_13/b", lambda values: values[:19]), "the last layer gives 19 numbers a pixel"),
         (replaced(V, with_nan), f"the tensor {V} holds NaN or infinity"),
         (replaced(V, lambda values: values.astype(np.int32)), f"{V} holds int32, and weights are floating-point"),
+        (replaced(V, lambda values: values.astype(np.longdouble)), f"{V} holds float128, and weights are floating-"),
         (replaced(V, lambda values: np.array(["a"], object)), f"{V} holds Python objects, which are never loaded"),
         (lambda weights: {}, "holds no weights of openai/pixel-cnn or pclucas14/pixel-cnn-pp; give"),
         (
@@ -364,6 +366,73 @@ def test_sizes_that_fit_in_no_memory_are_refused_by_their_shapes(tmp_path: Path)
     weights["model/conv2d_0/V"] = np.ones((2, 3, 4, 4096), np.float32)
     with pytest.raises(ModelError, match=r"is .* but by the other sizes"):
         model_of(read_foreign(npz(tmp_path, weights)))
+
+
+@pytest.mark.parametrize("container", ["pt", "npz"])
+def test_a_small_file_that_claims_a_large_model_is_refused_unread(tmp_path: Path, container: str) -> None:
+    """Tensors that repeat one number; an array that nobody wants."""
+    if container == "pt":
+        state = {name: torch.ones(1).expand(tensor.shape) for name, tensor in port_tensors(random_model()).items()}
+        torch.save(state, tmp_path / "w.pt")
+        with pytest.raises(ModelError, match=r"has fewer numbers of its own than its shape \(.*\) claims; save"):
+            read_foreign(tmp_path / "w.pt")
+    else:
+        found = read_foreign(npz(tmp_path, {**small(), "model/extra": np.zeros((1 << 20, 2), np.float32)}))
+        (tmp_path / "w.npz").unlink()  # all that is said comes from headers
+        with pytest.raises(ModelError, match="holds model/extra, which"):
+            model_of(found)
+
+
+def test_weights_that_share_memory_are_refused(tmp_path: Path) -> None:
+    """One buffer for all of a model's tensors is a way to save; the same numbers for two of them are a mere claim."""
+    state = port_tensors(random_model())
+    names, flat = list(state), torch.cat([tensor.reshape(-1) for tensor in state.values()])
+    ends = np.cumsum([state[name].numel() for name in names])
+    places = zip(names, ends, strict=True)
+    views = {name: flat[end - state[name].numel() : end].view(state[name].shape) for name, end in places}
+    torch.save(views, tmp_path / "w.pt")
+    assert set(read_foreign(tmp_path / "w.pt").shapes) == set(names)
+    views["again"] = flat[:5]
+    torch.save(views, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="again has fewer numbers of its own than its shape"):
+        read_foreign(tmp_path / "w.pt")
+
+
+def test_a_file_that_changes_between_its_headers_and_its_weights(tmp_path: Path) -> None:
+    found = read_foreign(npz(tmp_path, small()))
+    npz(tmp_path, without(V)(dict(small())))
+    with pytest.raises(ModelError, match="changed; try again"):
+        model_of(found)
+    npz(tmp_path, {**small(), V: np.ones(3, np.float32)})
+    with pytest.raises(ModelError, match="changed while it was read"):
+        model_of(found)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_too_little_memory_is_not_the_model_s_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """``condgen.cli.outcome`` makes a sentence of it, and exit code 6."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    torch.save(port_tensors(random_model()), tmp_path / "w.pt")
+    found = read_foreign(npz(tmp_path, small()))
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "load", fail)
+        with pytest.raises(type(error)) as caught:
+            read_foreign(tmp_path / "w.pt")
+        assert caught.value is error
+    build = models.build_model
+    monkeypatch.setattr(models, "build_model", fail)
+    with pytest.raises(type(error)) as caught:
+        model_of(found)
+    assert caught.value is error
+    monkeypatch.setattr(models, "build_model", build)
+    assert model_of(found)
 
 
 def truncated(path: Path) -> None:
@@ -415,22 +484,28 @@ def test_code_in_a_state_dict_is_not_run(tmp_path: Path, new: bool) -> None:
     assert not (tmp_path / "mark").exists()
 
 
-@pytest.mark.filterwarnings("ignore")  # torch's own, of sparse tensors
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ([1, 2], "holds no state dict of names and tensors"),
         ({"u_init.conv.bias": 3}, "holds no state dict of names and tensors"),
         ({"u_init.conv.bias": torch.ones(3, dtype=torch.int64)}, "u_init.conv.bias holds no plain floating-point"),
+        (
+            lambda: {"u_init.conv.bias": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)},
+            "u_init.conv.bias holds no plain floating-point",
+        ),
+        (lambda: {"u_init.conv.bias": torch.eye(3).to_sparse_csr()}, "u_init.conv.bias holds no plain floating-point"),
         ({"u_init.conv.bias": torch.eye(3).to_sparse()}, "u_init.conv.bias holds no plain floating-point"),
         ({"u_init.conv.bias": torch.ones(3).to(torch.float8_e4m3fn)}, "u_init.conv.bias holds no plain floating-point"),
         ({}, "holds no weights of"),
     ],
-    ids=["list", "number", "integers", "sparse", "fp8", "empty"],
+    ids=["list", "number", "integers", "quantised", "sparse rows", "sparse", "fp8", "empty"],
 )
 def test_odd_state_dicts(tmp_path: Path, content: object, message: str) -> None:
-    torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(ModelError, match=message):
+    with warnings.catch_warnings():  # torch's own, of saving
+        warnings.simplefilter("ignore")
+        torch.save(content() if callable(content) else content, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=message):  # and no warning
         model_of(read_foreign(tmp_path / "w.pth"))
 
 
