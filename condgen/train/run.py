@@ -165,7 +165,9 @@ class _Job:
             if newest is not None:
                 state.restore(newest)
             elif self.origin is not None:
-                state.initialise_from(load(self.origin), self.origin)
+                other = load(self.origin)
+                state.initialise_from(other, self.origin)
+                _check_same_function(self.recipe, other.recipe, self.origin)
             else:
                 first, _ = order.at(0, min(len(images), _INITIAL_EXAMPLES))
                 model.eval()
@@ -232,6 +234,22 @@ def _on(device: torch.device, batch: Any) -> dict[str, torch.Tensor]:
 
 def _bits(text: str) -> torch.Tensor:
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _check_same_function(recipe: Recipe, other: Recipe, source: Path) -> None:
+    """What changes a network's function and no weight's shape: the same weights would be another model.
+
+    Raises:
+        ModelError: the two recipes differ in it.
+    """
+    here, there = recipe.model.nonlinearity, other.model.nonlinearity
+    if recipe.model.core == "pixelcnn++" and here != there:
+        raise ModelError(
+            f"{shown(source)} cannot initialise this model: model.nonlinearity is {there} there and {here} here; "
+            f"set it to {there}.",
+            file=source,
+            field="model.nonlinearity",
+        )
 
 
 def _check_readable(model: ConditionalModel, images: Dataset) -> None:

@@ -113,6 +113,19 @@ def test_a_model_that_is_started_from_another_is_not_initialised(home: Path, who
         run_training(pyramid(home, model__resnets=2), out=home / "deeper", init_from=whole, quiet=True)
 
 
+def test_weights_of_another_nonlinearity_are_refused(home: Path, whole: Path, tmp_path: Path) -> None:
+    """They have the same shapes in elu and relu networks, and would be another function."""
+    run_training(pyramid(home, train__max_steps=1, model__nonlinearity="elu"), out=tmp_path / "elu", quiet=True)
+    relu = pyramid(home, train__max_steps=1, model__nonlinearity="relu")
+    with pytest.raises(ModelError, match=r"model\.nonlinearity is elu there and relu here; set it to elu") as caught:
+        run_training(relu, out=tmp_path / "relu", init_from=tmp_path / "elu", quiet=True)
+    assert (caught.value.exit_code, caught.value.field) == (4, "model.nonlinearity")
+    run_training(
+        pyramid(home, train__max_steps=1, model__nonlinearity="elu"), out=tmp_path / "more",
+        init_from=tmp_path / "elu", quiet=True,
+    )  # fmt: skip
+
+
 def test_what_is_saved_is_loaded(home: Path, whole: Path, tmp_path: Path) -> None:
     model = condgen.load(whole)
     assert model.core.activation.nonlinearity == "concat_elu" and len(model.core.down) == 3
