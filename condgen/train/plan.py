@@ -124,10 +124,9 @@ def _estimate(model: ConditionalModel, recipe: Recipe, device: torch.device, pro
     total = _COPIES * weights + activations + images
     available = _memory_of(device)
     if total > _REFUSED * available:
+        depth = {"gated": "model.layers", "pixelcnn++": "model.resnets"}[recipe.model.core]
         cause = (
-            "model.filters or model.layers"
-            if _COPIES * weights > total / 2
-            else "train.batch_size or train.micro_batch"
+            f"model.filters or {depth}" if _COPIES * weights > total / 2 else "train.batch_size or train.micro_batch"
         )
         raise RecipeError(
             f"{cause}: this takes about {total / 2**30:,.1f} GiB of memory ({weights / 2**30:,.1f} of weights, "

@@ -107,6 +107,9 @@ def test_what_cannot_fit_is_refused_with_the_sizes(monkeypatch: pytest.MonkeyPat
     huge = with_overrides(BASE, {"model.filters": 4096, "model.layers": 200})
     with pytest.raises(RecipeError, match=r"^model\.filters or model\.layers: .* of weights, .* lower it\.$"):
         check_memory(huge, CPU)
+    wide = with_overrides(BASE, {"model.core": "pixelcnn++", "model.filters": 4096, "model.resnets": 1})
+    with pytest.raises(RecipeError, match=r"^model\.filters or model\.resnets: .* of weights"):
+        check_memory(wide, CPU)
     monkeypatch.setattr("condgen.train.plan._memory_of", lambda device: 2**60)
     check_memory(huge, CPU)
 
