@@ -15,7 +15,11 @@ def main() -> None:
     # OpenMP's threads spin while they wait, which is fast on idle cores and ten times slower beside another program;
     # this many turns are nearly as fast there and bearable here. Read once, when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    from condgen.cli.app import app
-    from condgen.cli.outcome import run
+    try:
+        from condgen.cli.app import app
+        from condgen.cli.outcome import run
 
-    sys.exit(run(app(), sys.argv[1:]))
+        code = run(app(), sys.argv[1:])
+    except KeyboardInterrupt:  # before run, which has a sentence for it
+        code = 130
+    sys.exit(code)

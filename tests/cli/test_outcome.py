@@ -163,3 +163,18 @@ def test_a_closed_pipe_is_141_and_silent() -> None:
     err = process.stderr.read()
     process.stderr.close()
     assert (process.wait(60), err) == (141, b"")
+
+
+def test_an_interrupt_while_commands_are_imported_leaves_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    from condgen import cli
+
+    def interrupted() -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("condgen.cli.app.app", interrupted)
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 130
+    assert capsys.readouterr() == ("", "")
