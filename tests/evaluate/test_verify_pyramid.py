@@ -115,6 +115,19 @@ def test_what_the_published_geometry_misses_is_said_in_words() -> None:
     assert words in sentence and "model.full_sight closes this hole" in sentence
 
 
+@pytest.mark.usefixtures("no_samples")
+def test_what_is_missed_without_short_cuts_is_said_in_words() -> None:
+    """All goes through the coarsest scale: neither the pixel above (1, 0) is known nor the one left of (0, 1)."""
+    model = pyramid(height=8, width=8, scales=2, short_cuts=False, dropout=0.0)
+    assert not model.core.sees(1, 0, 8, 8)[0, 0] and not model.core.sees(0, 1, 8, 8)[0, 0]
+    sentence = check(model)["coverage"].detail
+    assert (
+        "Without model.short_cuts all goes through the coarsest scale, past even the nearest neighbours: " in sentence
+    )
+    assert "model.short_cuts brings those back" in sentence and "published" not in sentence
+    assert "published geometry" in check(pyramid(height=4, width=32, scales=1, short_cuts=False))["coverage"].detail
+
+
 def test_dropout_is_looked_through() -> None:
     """What a core shows under its masks alone counts as seen."""
     model = in_float64(pyramid("bernoulli", 1, conditioning="none"))
