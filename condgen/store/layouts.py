@@ -70,6 +70,8 @@ class Entry:
     """In the file."""
     place: Tensor
     """A view of the core's parameter that runs through its numbers in the file's order."""
+    normalised: int | None = None
+    """Of a V: the axis whose slices the file's program divides by their norms."""
 
 
 def original_entries(core: PixelCNNpp) -> dict[str, Entry]:
@@ -87,10 +89,10 @@ def original_entries(core: PixelCNNpp) -> dict[str, Entry]:
         outputs = g.numel()
         if layer.kind == "dense":
             signs = _signs_first(layer, v)
-            entries[f"{name}/V"] = Entry((v.shape[1], outputs), signs.permute(1, 2, 3, 0))
+            entries[f"{name}/V"] = Entry((v.shape[1], outputs), signs.permute(1, 2, 3, 0), 1)
         else:  # (out, in, rows, columns), transposed (in, out, rows, columns): the same permutation
             place = v.permute(2, 3, 1, 0)
-            entries[f"{name}/V"] = Entry(tuple(place.shape), place)
+            entries[f"{name}/V"] = Entry(tuple(place.shape), place, 2 if layer.kind == "deconv2d" else 3)
         entries[f"{name}/g"] = Entry((outputs,), g.view(-1))
         entries[f"{name}/b"] = Entry((outputs,), layer.module.bias)
     return entries
@@ -108,7 +110,7 @@ def port_entries(core: PixelCNNpp) -> dict[str, Entry]:
         ones = (1,) * (len(shape) - 1)
         entries[f"{layer.port}.bias"] = Entry((g.numel(),), layer.module.bias)
         entries[f"{layer.port}.weight_g"] = Entry((g.numel(), *ones), g.view(-1))
-        entries[f"{layer.port}.weight_v"] = Entry(shape, place)
+        entries[f"{layer.port}.weight_v"] = Entry(shape, place, 0)
     return entries
 
 
@@ -125,7 +127,7 @@ def per_output(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The port's state dict with g per output channel for transposed convolutions too.
 
     The port normalises their V over everything but the *input* channel (torch's default). Their effective kernel is
-    kept: it becomes V, and its norm per output channel g.
+    kept: it becomes V, and its norm per output channel g. Where an output's kernel is zero, V is anything and g is 0.
     """
     found = dict(tensors)
     for name in tensors:
@@ -133,6 +135,14 @@ def per_output(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             other = name.removesuffix("v") + "g"
             g, v = tensors[other].double(), tensors[name].double()  # (in, 1, 1, 1), (in, out, rows, columns)
             kernel = v * (g / torch.linalg.vector_norm(v, dim=(1, 2, 3), keepdim=True))
-            found[name] = kernel
-            found[other] = torch.linalg.vector_norm(kernel, dim=(0, 2, 3)).view(-1, 1, 1, 1)
+            zero = norms(kernel, 1) == 0
+            found[name] = torch.where(zero.view(1, -1, 1, 1), 1.0, kernel)
+            norm = torch.linalg.vector_norm(kernel, dim=(0, 2, 3))
+            found[other] = torch.where(zero, 0.0, norm).view(-1, 1, 1, 1)
+    return found
+
+
+def norms(v: Tensor, axis: int) -> Tensor:
+    """The norms of V's slices along ``axis``, in fp32 as a model computes them: tiny numbers have the norm 0."""
+    found: Tensor = torch.linalg.vector_norm(v.float(), dim=[d for d in range(v.dim()) if d != axis])
     return found

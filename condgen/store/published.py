@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from condgen.condition import DataInfo
 from condgen.errors import ModelError, RecipeError, shown
-from condgen.likelihoods import LogisticMixture
 from condgen.model import ConditionalModel
 from condgen.recipe import Recipe, recipe_from_dict
 from condgen.recipe.build import build_model
 from condgen.store.foreign import ForeignWeights, read_foreign
-from condgen.store.layouts import Entry, original_entries, per_output, port_entries
+from condgen.store.layouts import Entry, norms, original_entries, per_output, port_entries
 from condgen.store.models import check_free, fresh_model, save_model
+from condgen.store.sizes import Sizes, check_sizes, original_sizes, port_sizes
 from condgen.store.tensors import check_finite
 
 AVERAGE = "/ExponentialMovingAverage"
 """What the original's checkpoints append to a variable's name for its Polyak average: the published weights."""
 NONLINEARITIES = {2: ("concat_elu",), 1: ("elu", "relu")}
 """By the factor in which they widen their input; the first one is taken where nothing else is said."""
-_MOST = {"filters": 4096, "resnets": 100, "mixtures": 100, "classes": 4096}
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What the shapes of published weights say of their model."""
-
-    filters: int
-    resnets: int
-    mixtures: int
-    channels: int
-    classes: int
-    """0: unconditional."""
-    widening: int
+_MOST_PIXELS = 1024
 
 
 def import_weights(
@@ -85,22 +71,17 @@ def model_of(
     shapes = {name: found.shapes[there] for name, there in names.items()}
     program, sizes_of, entries_of = _program(shapes, found)
     sizes = sizes_of(shapes, found)
-    _check_sizes(sizes, found)
+    check_sizes(sizes, found)
     chosen = _nonlinearity(nonlinearity, sizes, found)
-    height, width = image_size or found.image_size or (32, 32)
-    if height % 4 or width % 4:
-        raise RecipeError(
-            f"--image-size: {height}x{width} pixels do not divide by 4, as the two halvings of these models need; "
-            "choose other sides.",
-            field="image-size",
-        )
+    height, width = _image_size(image_size, found)
     recipe = _recipe(sizes, chosen, height, width, program)
     info = DataInfo(sizes.channels, height, width, classes=tuple(map(str, range(sizes.classes))))
     with torch.device("meta"):  # the shapes first: a file may claim a model that fits in no memory
-        _check(shapes, entries_of(build_model(recipe, info).core), found)
+        entries = entries_of(build_model(recipe, info).core)
+    _check(shapes, entries, found)
     of_file = found.read(list(names.values()))
     tensors = {name: of_file[there] for name, there in names.items()}
-    check_finite(tensors, found.path)
+    _check_numbers(tensors, entries, found)
     model = fresh_model(recipe, info)
     with torch.no_grad():
         fitting = per_output(tensors) if entries_of is port_entries else tensors
@@ -141,91 +122,15 @@ def _program(
 ) -> tuple[str, Callable[[Mapping[str, tuple[int, ...]], ForeignWeights], Sizes], Callable[[Any], dict[str, Entry]]]:
     """Who wrote the weights, how their sizes are found, and the entries they consist of."""
     if any(name.startswith("model/") for name in shapes):
-        return "openai/pixel-cnn", _original_sizes, original_entries
+        return "openai/pixel-cnn", original_sizes, original_entries
     if any(name.startswith(("u_init.", "ul_init.", "up_layers.", "down_layers.")) for name in shapes):
-        return "pclucas14/pixel-cnn-pp", _port_sizes, port_entries
+        return "pclucas14/pixel-cnn-pp", port_sizes, port_entries
     first = f" (its first name is {shown(next(iter(shapes)))[:200]})" if shapes else ""
     raise ModelError(
         f"{shown(found.path)} holds no weights of openai/pixel-cnn or pclucas14/pixel-cnn-pp{first}; give a file of "
         "one of these.",
         file=found.path,
     )
-
-
-def _side(shapes: Mapping[str, tuple[int, ...]], name: str, axis: int, rank: int, found: ForeignWeights) -> int:
-    if name not in shapes:
-        raise ModelError(
-            f"{shown(found.path)} lacks {name}, without which the model's sizes are unknown; save all weights.",
-            file=found.path,
-        )
-    if len(shapes[name]) != rank:
-        raise ModelError(
-            f"{shown(found.path)}: {name} is {shapes[name]}, but has {rank} dimensions in every such model; save the "
-            "weights again.",
-            file=found.path,
-        )
-    return shapes[name][axis]
-
-
-def _original_sizes(shapes: Mapping[str, tuple[int, ...]], found: ForeignWeights) -> Sizes:
-    def side(name: str, axis: int, rank: int) -> int:
-        return _side(shapes, f"model/{name}", axis, rank, found)
-
-    filters, channels = side("conv2d_0/V", 3, 4), side("conv2d_0/V", 2, 4) - 1
-    resnets = max(1, round((_count(shapes, r"model/conv2d_(\d{1,6})/V") - 15) / 24))  # there are 24 R + 15
-    outputs = side(f"dense_{9 * resnets + 4}/b", 0, 1)
-    classes = side("conditional_weights_0/hw", 0, 2) if any("/conditional_weights_" in name for name in shapes) else 0
-    wide = side("conv2d_3/V", 2, 4)
-    return Sizes(filters, resnets, _mixtures(outputs, channels, found), channels, classes, _widening(wide, filters))
-
-
-def _port_sizes(shapes: Mapping[str, tuple[int, ...]], found: ForeignWeights) -> Sizes:
-    def side(name: str, axis: int, rank: int) -> int:
-        return _side(shapes, name, axis, rank, found)
-
-    filters, channels = side("u_init.conv.weight_v", 0, 4), side("u_init.conv.weight_v", 1, 4) - 1
-    resnets = _count(shapes, r"up_layers\.0\.u_stream\.(\d{1,6})\..*")
-    wide = side("up_layers.0.u_stream.0.conv_input.conv.weight_v", 1, 4)
-    outputs = side("nin_out.lin_a.bias", 0, 1)
-    return Sizes(filters, resnets, _mixtures(outputs, channels, found), channels, 0, _widening(wide, filters))
-
-
-def _count(names: Mapping[str, object], pattern: str) -> int:
-    """One more than the highest number that ``pattern`` finds in a name; 0 where it finds none."""
-    return max((int(match[1]) + 1 for name in names if (match := re.fullmatch(pattern, name))), default=0)
-
-
-def _widening(wide: int, filters: int) -> int:
-    return 2 if wide == 2 * filters else 1
-
-
-def _mixtures(outputs: int, channels: int, found: ForeignWeights) -> int:
-    if channels not in (1, 3):
-        raise ModelError(
-            f"{shown(found.path)}: the first layer reads {channels} colour channels, and the programs whose weights "
-            "are known here read 3 or 1; give weights of such a model.",
-            file=found.path,
-        )
-    each = LogisticMixture(channels, 256, 1).outputs
-    if outputs < each or outputs % each:
-        raise ModelError(
-            f"{shown(found.path)}: the last layer gives {outputs} numbers a pixel, and a mixture of logistics of "
-            f"{channels} colour channels takes a multiple of {each}; give weights of such a model.",
-            file=found.path,
-        )
-    return outputs // each
-
-
-def _check_sizes(sizes: Sizes, found: ForeignWeights) -> None:
-    for name, most in _MOST.items():
-        value = getattr(sizes, name)
-        least = {"classes": 0, "filters": sizes.channels}.get(name, 1)
-        if not least <= value <= most:
-            raise ModelError(
-                f"{shown(found.path)}: by its shapes the model has {value:,} {name}, and {least} to {most:,} are "
-                "possible; give weights of such a model.",
-                file=found.path,
-            )
 
 
 def _nonlinearity(asked: str | None, sizes: Sizes, found: ForeignWeights) -> str:
@@ -239,7 +144,33 @@ def _nonlinearity(asked: str | None, sizes: Sizes, found: ForeignWeights) -> str
         raise RecipeError(
             f"--nonlinearity {shown(asked)[:60]}: {why}; choose {' or '.join(choices)}.", field="nonlinearity"
         )
-    return asked or (found.nonlinearity if found.nonlinearity in possible else None) or possible[0]
+    if asked or not found.nonlinearity:
+        return asked or possible[0]
+    if found.nonlinearity not in possible:
+        raise ModelError(
+            f"{shown(found.path)} says {shown(found.nonlinearity)[:60]} (in config), but its widths fit "
+            f"{' or '.join(possible)}; give --nonlinearity {possible[0]} if the weights are right.",
+            file=found.path,
+            field="nonlinearity",
+        )
+    return found.nonlinearity
+
+
+def _image_size(asked: tuple[int, int] | None, found: ForeignWeights) -> tuple[int, int]:
+    """(height, width): as asked, else of the file's images, else 32 x 32."""
+    height, width = asked or found.image_size or (32, 32)
+    if all(side % 4 == 0 and 4 <= side <= _MOST_PIXELS for side in (height, width)):
+        return height, width
+    fault = f"these models have two halvings, which take multiples of 4 up to {_MOST_PIXELS:,}"
+    if asked:
+        raise RecipeError(
+            f"--image-size: {height}x{width} pixels are impossible: {fault}; choose other sides.", field="image-size"
+        )
+    raise ModelError(
+        f"{shown(found.path)} speaks of images of {height}x{width} pixels, and {fault}; give --image-size.",
+        file=found.path,
+        field="image-size",
+    )
 
 
 def _recipe(sizes: Sizes, nonlinearity: str, height: int, width: int, program: str) -> Recipe:
@@ -298,6 +229,33 @@ def _check(shapes: Mapping[str, tuple[int, ...]], entries: Mapping[str, Entry], 
             file=found.path,
             field=odd[0],
         )
+
+
+def _check_numbers(tensors: Mapping[str, Tensor], entries: Mapping[str, Entry], found: ForeignWeights) -> None:
+    """Raises:
+    ModelError: a number is not finite or too large for fp32; a V has a slice whose norm, by which its program divides,
+        is zero or too large.
+    """
+    check_finite(tensors, found.path)
+    for name, entry in entries.items():
+        if not bool(torch.isfinite(tensors[name].float()).all()):
+            raise ModelError(
+                f"{shown(found.path)}: {name} holds numbers that do not fit fp32; give weights that work in it.",
+                file=found.path,
+                field=name,
+            )
+        if entry.normalised is None:
+            continue
+        norm = norms(tensors[name], entry.normalised)
+        bad = (~((norm > 0) & norm.isfinite())).nonzero()
+        if len(bad):
+            row = int(bad[0])
+            raise ModelError(
+                f"{shown(found.path)}: {name} has the norm {float(norm[row]):g} in channel {row} ({len(bad)} of "
+                f"{len(norm)} are such), and weights are divided by it; give weights that were initialised.",
+                file=found.path,
+                field=name,
+            )
 
 
 def _readme(source: Path, facts: Mapping[str, Any]) -> str:

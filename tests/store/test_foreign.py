@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 import zipfile
@@ -22,7 +23,7 @@ from condgen.errors import CondgenError, MachineError, ModelError, RecipeError
 from condgen.model import ConditionalModel
 from condgen.recipe import recipe_from_dict
 from condgen.recipe.build import build_model
-from condgen.store import load, models
+from condgen.store import load
 from condgen.store.foreign import read_foreign
 from condgen.store.layouts import original_entries, port_entries
 from condgen.store.published import AVERAGE, import_weights, model_of
@@ -302,6 +303,25 @@ def with_nan(values: np.ndarray) -> np.ndarray:
     return values
 
 
+def column(place: int, value: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Another value in everything that makes one output."""
+
+    def change(values: np.ndarray) -> np.ndarray:
+        values = values.copy()
+        values[..., place] = value
+        return values
+
+    return change
+
+
+def images(height: int, width: int) -> Callable[[Weights], Weights]:
+    return lambda weights: {**weights, "images": np.zeros((1, height, width, 3), np.uint8)}
+
+
+def config(**fields: object) -> Callable[[Weights], Weights]:
+    return lambda weights: {**weights, "config": np.array(json.dumps(fields))}
+
+
 V = "model/conv2d_1/V"
 
 
@@ -328,7 +348,24 @@ V = "model/conv2d_1/V"
         (replaced("model/conv2d_0/V", lambda values: values[0]), "model/conv2d_0/V is (3, 4, 4), but has 4 dimensions"),
         (replaced("model/conv2d_0/V", lambda values: values[:, :, :3]), "the first layer reads 2 colour channels"),
         (replaced("model/dense_13/b", lambda values: values[:19]), "the last layer gives 19 numbers a pixel"),
-        (replaced(V, with_nan), f"the tensor {V} holds NaN or infinity"),
+        (replaced(V, with_nan), f"the tensor {V} holds NaN or infinity; use another copy"),
+        (
+            replaced("model/dense_3/b", lambda values: values.astype(np.float64) + 1e300),
+            "model/dense_3/b holds numbers that do not fit fp32; give",
+        ),
+        (replaced(V, np.zeros_like), f"{V} has the norm 0 in channel 0 (4 of 4 are such), and weights are divided by"),
+        (replaced("model/dense_3/V", column(2, 0)), "model/dense_3/V has the norm 0 in channel 2 (1 of 4 are such)"),
+        (replaced(V, column(1, 1e-30)), f"{V} has the norm 0 in channel 1 (1 of 4"),  # its squares are 0 in fp32
+        (replaced(V, column(1, 1e30)), f"{V} has the norm inf in channel 1 (1 of 4"),
+        (
+            replaced("model/deconv2d_0/V", lambda v: v * (np.arange(4) != 3)[:, None].astype(np.float32)),
+            "model/deconv2d_0/V has the norm 0 in channel 3 (1 of 4",
+        ),
+        (images(10, 12), "speaks of images of 10x12 pixels, and these models have two halvings"),
+        (images(12, 2048), "speaks of images of 12x2048 pixels"),
+        (config(height=6, width=8), "speaks of images of 6x8 pixels"),
+        (config(resnet_nonlinearity="relu"), "says relu (in config), but its widths fit concat_elu; give --nonlinear"),
+        (config(resnet_nonlinearity="ta\x1bnh"), "says ta\\x1bnh (in config), but its widths fit concat_elu"),
         (replaced(V, lambda values: values.astype(np.int32)), f"{V} holds int32, and weights are floating-point"),
         (replaced(V, lambda values: values.astype(np.longdouble)), f"{V} holds float128, and weights are floating-"),
         (replaced(V, lambda values: np.array(["a"], object)), f"{V} holds Python objects, which are never loaded"),
@@ -358,6 +395,44 @@ def test_what_is_wrong_with_the_weights_is_said(
     said = caught.value.message
     assert message in said and str(path) in said and said.endswith(".") and "\n" not in said
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("upsize_u_stream.0.deconv.weight_v", lambda v: v * 0),
+        ("upsize_ul_stream.1.deconv.weight_v", lambda v: v * (torch.arange(4) != 2).view(4, 1, 1, 1)),
+        ("up_layers.0.u_stream.0.conv_out.conv.weight_v", lambda v: v * (torch.arange(8) != 2).view(8, 1, 1, 1)),
+    ],
+)
+def test_a_zero_norm_of_the_port(tmp_path: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Of transposed convolutions the port's own norm, which is per input."""
+    state = port_tensors(random_model())
+    torch.save({**state, name: change(state[name])}, tmp_path / "w.pt")
+    channel = 0 if not change(state[name]).any() else 2
+    with pytest.raises(ModelError, match=rf"{name} has the norm 0 in channel {channel} \(") as caught:
+        imported(tmp_path / "w.pt")
+    assert caught.value.field == name and caught.value.exit_code == 4
+
+
+def test_an_output_of_the_port_that_is_zero_stays_zero(tmp_path: Path) -> None:
+    """It has a norm per input channel, and none per output: condgen writes it as g = 0."""
+    model = random_model()
+    name = "upsize_u_stream.0.deconv.weight_v"
+    state = port_tensors(model)
+    v = state[name].clone()
+    v[:, 2] = 0
+    torch.save({**state, name: v}, tmp_path / "w.pt")
+    found = imported(tmp_path / "w.pt", image_size=(8, 8))
+    kernel = v * (state[name[:-1] + "g"] / torch.linalg.vector_norm(v, dim=(1, 2, 3), keepdim=True))
+    assert torch.allclose(found.core.up[0].u_resize.weight, kernel, atol=1e-6)
+    assert bool(log_prob(found).isfinite().all())
+
+
+def test_what_is_asked_for_is_stronger_than_what_a_file_says(tmp_path: Path) -> None:
+    path = npz(tmp_path, images(10, 10)(config(resnet_nonlinearity="relu")(dict(small()))))
+    facts = model_of(read_foreign(path), nonlinearity="concat_elu", image_size=(8, 12))[2]
+    assert (facts["nonlinearity"], facts["height"], facts["width"]) == ("concat_elu", 8, 12)
 
 
 def test_sizes_that_fit_in_no_memory_are_refused_by_their_shapes(tmp_path: Path) -> None:
@@ -426,13 +501,10 @@ def test_too_little_memory_is_not_the_model_s_fault(
         with pytest.raises(type(error)) as caught:
             read_foreign(tmp_path / "w.pt")
         assert caught.value is error
-    build = models.build_model
-    monkeypatch.setattr(models, "build_model", fail)
+    monkeypatch.setattr("condgen.store.models.build_model", fail)
     with pytest.raises(type(error)) as caught:
         model_of(found)
     assert caught.value is error
-    monkeypatch.setattr(models, "build_model", build)
-    assert model_of(found)
 
 
 def truncated(path: Path) -> None:
@@ -525,7 +597,7 @@ def test_precisions_of_a_state_dict(tmp_path: Path, dtype: torch.dtype, kind: st
         ):
             read_foreign(path)
     else:
-        first = imported(path, image_size=(8, 8)).core.start_above.bias  # type: ignore[union-attr]
+        first = imported(path, image_size=(8, 8)).core.start_above.bias
         assert torch.equal(first, state["u_init.conv.bias"].float())
 
 
@@ -559,8 +631,11 @@ def test_a_zip_of_something_else(tmp_path: Path) -> None:
     [
         ({"nonlinearity": "elu"}, r"--nonlinearity elu: the widths in .* fit concat_elu; choose concat_elu"),
         ({"nonlinearity": "gelu"}, "--nonlinearity gelu: there is none of this name; choose concat_elu or elu or relu"),
-        ({"image_size": (30, 32)}, "--image-size: 30x32 pixels do not divide by 4, as the two halvings"),
-        ({"image_size": (2048, 32)}, "data.image_size"),
+        (
+            {"image_size": (30, 32)},
+            "--image-size: 30x32 pixels are impossible: these models have two halvings, which take multiples of 4",
+        ),
+        ({"image_size": (2048, 32)}, r"--image-size: 2048x32 pixels .* up to 1,024; choose other sides\."),
     ],
     ids=str,
 )
