@@ -200,7 +200,7 @@ class TwoStreams(nn.Module):
         data_dependent_init(self, x, terms)
 
     def compile(self) -> None:
-        """Compiles what lies between the convolutions, which a compiler does not make faster: seconds, not minutes."""
+        """Compiles what lies between the convolutions, which a compiler does not make faster: about a minute."""
         self.activation.compile()
 
     def _feature(self, x: Tensor) -> Feature:
