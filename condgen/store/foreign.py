@@ -82,13 +82,11 @@ def read_foreign(path: Path) -> ForeignWeights:
     if kind == ".safetensors":
         return _whole(path, _state_dict(parse(read_regular(path, _LIMIT, error=ModelError), path), path))
     prefix = _CHECKPOINT_PART.sub("", str(path))
-    try:
-        there = os.path.isfile(f"{prefix}.index") or os.path.lexists(prefix)
-    except ValueError:  # a NUL in the name
-        there = False
-    if not there:
+    if not _checkpoint_at(prefix):
+        what = f"{shown(path)} is no TensorFlow checkpoint, which has an .index file"
         raise ModelError(
-            f"There is no {shown(path)}; name an .npz, .pth, .pt or .safetensors file, or a TensorFlow checkpoint.",
+            f"{what if os.path.lexists(path) else f'There is no {shown(path)}'}; name an .npz, .pth, .pt or "
+            ".safetensors file, or the prefix or folder of a TensorFlow checkpoint.",
             file=path,
         )
     return _whole(path, _tensorflow(prefix, path))
@@ -210,6 +208,18 @@ def _state_dict(found: object, path: Path) -> dict[str, Tensor]:
             )
     parallel = bool(found) and all(name.startswith("module.") for name in found)  # of DataParallel
     return {name.removeprefix("module.") if parallel else name: value.detach() for name, value in found.items()}
+
+
+def _checkpoint_at(prefix: str) -> bool:
+    """Whether ``prefix``, or a folder of this name, has what TensorFlow's checkpoints have: to
+    say so it need not be installed."""
+    if os.path.isfile(f"{prefix}.index"):
+        return True
+    try:
+        with os.scandir(prefix) as entries:
+            return any(entry.name == "checkpoint" or entry.name.endswith(".index") for entry in entries)
+    except (OSError, ValueError):  # no folder, or not ours to read; a NUL in the name
+        return False
 
 
 def _tensorflow(prefix: str, path: Path) -> dict[str, Tensor]:

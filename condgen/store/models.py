@@ -122,7 +122,8 @@ def find(target: str | Path) -> Path:
             folder = Path("runs") / folder
         if folder.is_file():
             raise ModelError(
-                f"{shown(folder)} is a file; give a run or model folder (weights of other programs are not opened).",
+                f"{shown(folder)} is a file; give a run or model folder (condgen import makes one of other programs' "
+                "weights).",
                 file=folder,
             )
         if not folder.is_dir():
@@ -160,9 +161,16 @@ def put(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def check_free(folder: Path, force: bool = False) -> None:
     """Raises:
-    RecipeError: ``folder`` exists, and ``force`` is off or there is something else there than a model.
+    RecipeError: ``folder`` exists, and ``force`` is off or there is something else there than a model; or the folder
+        that it would lie in does not exist.
     """
     if not os.path.lexists(folder):
+        if not os.path.isdir(folder.parent):
+            raise RecipeError(
+                f"{shown(folder)} cannot be made: {shown(folder.parent)} is no folder; make it, or choose another "
+                "name.",
+                file=folder,
+            )
         return
     if not force:
         raise RecipeError(f"{shown(folder)} exists; choose another name or add --force.", file=folder)

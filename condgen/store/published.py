@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def import_weights(
     Raises:
         As ``read_foreign``, ``model_of`` and ``save_model``.
     """
+    if not os.fspath(folder):  # as a path it would be the working directory
+        raise RecipeError("--out: the name is empty; name the model folder to make.", field="out")
     source, folder = Path(source), Path(folder)
     check_free(folder, force)  # before the work, not after it
     model, recipe, facts = model_of(read_foreign(source), nonlinearity=nonlinearity, image_size=image_size)

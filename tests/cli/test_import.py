@@ -67,6 +67,11 @@ def test_the_initialised_weights_are_imported_too(condgen: Callable[..., Any]) -
         (["none.npz", "--out", "model"], 4, "none.npz cannot be opened (No such file or directory)"),
         (["none", "--out", "model"], 4, "There is no none; name an .npz, .pth, .pt or .safetensors file"),
         (["w.npz", "--out", "model"], 4, "w.npz holds no weights of openai/pixel-cnn or pclucas14/pixel-cnn-pp"),
+        (["data.bin", "--out", "model"], 4, "data.bin is no TensorFlow checkpoint, which has an .index file; name an"),
+        ([".", "--out", "model"], 4, ". is no TensorFlow checkpoint, which has an .index file; name an .npz"),
+        (["none.npz", "--out", ""], 2, "--out: the name is empty; name the model folder to make."),
+        (["none.npz", "--out", "no/model"], 2, "no/model cannot be made: no is no folder; make it, or choose another"),
+        (["none.npz", "--out", "w.npz/model"], 2, "w.npz/model cannot be made: w.npz is no folder; make it, or"),
         (["w.npz", "--out", "taken"], 2, "taken exists; choose another name or add --force."),
         (["w.npz", "--out", "taken", "--force"], 2, "taken holds something else than a model; choose another name."),
         (["w.npz", "--out", "model", "--image-size", "32,32"], 2, "--image-size: expected a side or height x width"),
@@ -77,6 +82,7 @@ def test_the_initialised_weights_are_imported_too(condgen: Callable[..., Any]) -
 def test_refusals(condgen: Callable[..., Any], arguments: list[str], code: int, message: str, as_json: bool) -> None:
     np.savez("w.npz", x=np.ones(3, np.float32))
     Path("taken").mkdir()
+    Path("data.bin").write_bytes(b"weights")
     found, out, err = condgen("import", *arguments, *(["--json"] if as_json else []))
     assert found == code and not Path("model").exists()
     said = json.loads(out)["message"] if as_json else err.removeprefix("condgen: error: ")

@@ -200,6 +200,44 @@ def test_a_damaged_tensorflow_checkpoint(
         read_foreign(path)
 
 
+@pytest.mark.parametrize("kind", ["file", "device", "pipe", "folder", "index of a folder", "closed folder"])
+def test_what_is_no_checkpoint_is_not_given_to_tensorflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """And nobody waits for a pipe."""
+    monkeypatch.setattr("condgen.store.foreign.subprocess.run", None)
+    path = tmp_path / "w.bin"
+    if kind == "file":
+        path.write_bytes(b"weights")
+    elif kind == "device":
+        path = Path(os.devnull)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+        (path / "readme.txt").touch()
+        if kind == "index of a folder":
+            (tmp_path / "w.bin.index").mkdir()
+        if kind == "closed folder":
+            path.chmod(0)
+    with pytest.raises(
+        ModelError, match=r"is no TensorFlow checkpoint, which has an \.index file; name an \.npz"
+    ) as caught:
+        read_foreign(path)
+    if kind == "closed folder":
+        path.chmod(0o700)
+    assert caught.value.file == str(path)
+
+
+@pytest.mark.parametrize("mark", ["checkpoint", "model-7.index"])
+def test_a_folder_of_tensorflow_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
+    checkpoint(monkeypatch, tmp_path, {}, "raise ImportError('none here')")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / mark).touch()
+    with pytest.raises(MachineError, match=r"\(none here\); install it"):
+        read_foreign(tmp_path / "run")
+
+
 # what shapes say
 
 

@@ -73,7 +73,10 @@ def test_found_by_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("nothing", "There is no run or model nothing"),
         ("a\0b", "a\\\\x00b"),
-        ("weights.pt", "is a file; give a run or model folder"),
+        (
+            "weights.pt",
+            r"is a file; give a run or model folder \(condgen import makes one of other programs' weights\)\.",
+        ),
         ("empty", "is no run or model folder: it has no config.json"),
         ("x" * 5000, "There is no run|cannot be opened"),
     ],
