@@ -170,9 +170,9 @@ def short_cuts_from_the_front(core: Any, patch: pytest.MonkeyPatch) -> None:
     forward = GatedResnet.forward
     seen: dict[Any, Any] = {}
 
-    def noting(self: Any, feature: Any, terms: Any, dropout: Any, *auxiliary: Any) -> Any:
+    def noting(self: Any, feature: Any, terms: Any, dropout: Any, *auxiliary: Any, **more: Any) -> Any:
         seen[self] = auxiliary[-1] if auxiliary else None
-        return forward(self, feature, terms, dropout, *auxiliary)
+        return forward(self, feature, terms, dropout, *auxiliary, **more)
 
     def swapped(x: Tensor, terms: Any) -> Tensor:
         patch.setattr(GatedResnet, "forward", noting)
@@ -182,10 +182,10 @@ def short_cuts_from_the_front(core: Any, patch: pytest.MonkeyPatch) -> None:
             for stream in (block.u, block.ul):
                 instead |= {one: seen[other] for one, other in zip(stream, reversed(stream), strict=True)}
 
-        def crossed(self: Any, feature: Any, terms: Any, dropout: Any, *auxiliary: Any) -> Any:
+        def crossed(self: Any, feature: Any, terms: Any, dropout: Any, *auxiliary: Any, **more: Any) -> Any:
             if self in instead:
                 auxiliary = (*auxiliary[:-1], instead[self])
-            return forward(self, feature, terms, dropout, *auxiliary)
+            return forward(self, feature, terms, dropout, *auxiliary, **more)
 
         patch.setattr(GatedResnet, "forward", crossed)
         return original(x, terms)
@@ -197,9 +197,11 @@ def short_cuts_from_the_front(core: Any, patch: pytest.MonkeyPatch) -> None:
 def pairs_the_other_way(core: Any, patch: pytest.MonkeyPatch) -> None:
     """The two features that enter a resnet of ul change places."""
     forward = GatedResnet.forward
-    patch.setattr(
-        GatedResnet, "forward", lambda self, x, terms, dropout, *others: forward(self, x, terms, dropout, *others[::-1])
-    )
+
+    def turned(self: Any, x: Any, terms: Any, dropout: Any, *others: Any, **more: Any) -> Any:
+        return forward(self, x, terms, dropout, *others[::-1], **more)
+
+    patch.setattr(GatedResnet, "forward", turned)
 
 
 def relu_before_the_outputs(core: Any, patch: pytest.MonkeyPatch) -> None:
