@@ -83,7 +83,8 @@ class ConditionalModel(nn.Module):
         if tuple(x.shape[1:]) != (info.channels, info.height, info.width):
             raise InputError(
                 f"The model's images are {(info.channels, info.height, info.width)} (channels, height, width), "
-                f"not {tuple(x.shape[1:])}."
+                f"not {tuple(x.shape[1:])}; give images of its shape, or import published weights again with "
+                "--image-size."
             )
         if (h is None or not h.parts) and (self.encoder.vector_size or self.encoder.map_channels):
             raise RecipeError("The model is conditional: give it a condition (model.encode makes one).")

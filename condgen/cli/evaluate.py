@@ -23,6 +23,7 @@ from condgen.cli.options import (
 )
 from condgen.cli.outcome import answer
 from condgen.errors import RecipeError
+from condgen.progress import warn
 
 if TYPE_CHECKING:
     from condgen.model import ConditionalModel
@@ -66,7 +67,13 @@ def evaluate(
             field="train.precision",
         )
     _compute_as(model, recipe)
-    report = likelihood_report(model, open_data(recipe.data, part), limit=limit, seed=seed or 0)
+    data = open_data(recipe.data, part)
+    if data.resized and recipe.data != model.recipe.data:  # of its own data a model knows no others
+        warn(
+            f"{data.resized:,} images of the data set were resized to {data.info.width}x{data.info.height}, and the "
+            "figures are of these (published weights can be imported at another size: condgen import --image-size)"
+        )
+    report = likelihood_report(model, data, limit=limit, seed=seed or 0)
     answer(report, lambda: _table(report), as_json)
 
 

@@ -28,7 +28,7 @@ from PIL import Image
 
 from condgen.data.framing import Framing, framed
 from condgen.data.images import pillow_quiet
-from condgen.data.parts import Skipped, digest
+from condgen.data.parts import Loaded, Skipped, digest
 from condgen.errors import InputError, MachineError, shown
 from condgen.files import sync_folder, write_new
 from condgen.progress import Progress, warn
@@ -62,7 +62,7 @@ class PicturePart:
     def __len__(self) -> int:
         return self.count
 
-    def load(self, framing: Framing, max_skipped: float) -> tuple[np.ndarray, list[Skipped]]:
+    def load(self, framing: Framing, max_skipped: float) -> Loaded:
         """See ``Part``."""
         key = digest(_FORMAT, self.stamp, framing)[:32]
         shape = (self.count, *framing.shape)
@@ -76,7 +76,7 @@ class PicturePart:
                     found = _read(folder, shape)
         if found is None:
             raise MachineError(f"{shown(folder)} was written but cannot be read back; check the disk.", file=folder)
-        self._check_skipped(found[1], max_skipped, folder)
+        self._check_skipped(found.skipped, max_skipped, folder)
         return found
 
     def _check_skipped(self, skipped: list[Skipped], max_skipped: float, folder: Path) -> None:
@@ -113,15 +113,16 @@ def cache_folder() -> Path:
     return folder
 
 
-def _read(folder: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, list[Skipped]] | None:
+def _read(folder: Path, shape: tuple[int, ...]) -> Loaded | None:
     """The entry in ``folder``; None where there is none, or a damaged one."""
     try:
         index = json.loads((folder / _INDEX).read_bytes())
         pixels = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
         skipped = [Skipped(int(row), str(name), str(reason)) for row, name, reason in index["skipped"]]
+        resized = int(index["resized"])
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
-    return (pixels, skipped) if pixels.shape == shape and pixels.dtype == np.uint8 else None
+    return Loaded(pixels, skipped, resized) if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
 
 def _write(folder: Path, part: PicturePart, framing: Framing) -> None:
@@ -141,9 +142,10 @@ def _write(folder: Path, part: PicturePart, framing: Framing) -> None:
             )
         aside.mkdir()
         try:
-            skipped = _write_pixels(aside / _PIXELS, part, framing)
+            skipped, resized = _write_pixels(aside / _PIXELS, part, framing)
             rows = [(entry.row, entry.name, entry.reason) for entry in skipped]
-            write_new(aside / _INDEX, json.dumps({"images": part.name, "skipped": rows}, indent=1).encode())
+            index = {"images": part.name, "resized": resized, "skipped": rows}
+            write_new(aside / _INDEX, json.dumps(index, indent=1).encode())
             sync_folder(aside)
             if folder.exists():  # damaged, or another process was quicker
                 os.rename(folder, aside / "old")
@@ -166,10 +168,13 @@ def _write(folder: Path, part: PicturePart, framing: Framing) -> None:
         )
 
 
-def _write_pixels(path: Path, part: PicturePart, framing: Framing) -> list[Skipped]:
-    """Written in order, not through a memory map: a full disk is then an error, not the end of the process."""
+def _write_pixels(path: Path, part: PicturePart, framing: Framing) -> tuple[list[Skipped], int]:
+    """Returns what was skipped and how many were resized.
+
+    Written in order, not through a memory map: a full disk is then an error, not the end of the process.
+    """
     skipped: list[Skipped] = []
-    row = 0
+    row = resized = 0
     header = {"descr": "|u1", "fortran_order": False, "shape": (part.count, *framing.shape)}
     with (
         open(path, "xb") as file,
@@ -178,10 +183,11 @@ def _write_pixels(path: Path, part: PicturePart, framing: Framing) -> list[Skipp
         closing(_decoded(part, framing)) as chunks,
     ):
         np.lib.format.write_array_header_1_0(file, header)
-        for pixels, bad in chunks:
+        for pixels, bad, changed in chunks:
             file.write(pixels.data)
             skipped += [Skipped(row + place, name, reason) for place, name, reason in bad]
             row += len(pixels)
+            resized += changed
             progress.advance(len(pixels))
         if row != part.count:
             raise InputError(
@@ -191,11 +197,11 @@ def _write_pixels(path: Path, part: PicturePart, framing: Framing) -> list[Skipp
             )
         file.flush()
         os.fsync(file.fileno())
-    return skipped
+    return skipped, resized
 
 
-Chunk = tuple[np.ndarray, list[tuple[int, str, str]]]
-"""Pixels (k, C, H, W), and (place, name, reason) of those that could not be used."""
+Chunk = tuple[np.ndarray, list[tuple[int, str, str]], int]
+"""Pixels (k, C, H, W); (place, name, reason) of those that could not be used; how many were resized."""
 
 
 def _decoded(part: PicturePart, framing: Framing) -> Generator[Chunk, None, None]:
@@ -217,13 +223,14 @@ def _decoded(part: PicturePart, framing: Framing) -> Generator[Chunk, None, None
 
 def _decode_chunk(pictures: list[tuple[str, Opener]], framing: Framing) -> Chunk:
     pixels = np.zeros((len(pictures), *framing.shape), np.uint8)
-    bad = []
+    bad, resized = [], 0
     for place, (name, opener) in enumerate(pictures):
         try:
-            pixels[place] = framed(opener(), framing)[0]
+            pixels[place], changed = framed(opener(), framing)
+            resized += changed
         except InputError as reason:
             bad.append((place, name, reason.message))
-    return pixels, bad
+    return pixels, bad, resized
 
 
 @contextmanager

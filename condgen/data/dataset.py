@@ -40,6 +40,8 @@ class Dataset:
     """int8 (n, A) of 0 and 1."""
     columns: Mapping[str, Rows]
     """float32 (n, D) each."""
+    resized: int = 0
+    """How many of the n images had another size than was asked for."""
 
     def __len__(self) -> int:
         return len(self.rows)

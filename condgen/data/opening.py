@@ -43,7 +43,7 @@ def open_data(section: DataSection, split: Split) -> Dataset:
     first = sum(len(source.parts[s]) for s in SPLITS[: SPLITS.index(home)] if s in source.parts)
     columns = {name: values[first : first + len(part)] for name, values in columns.items()}
     framing = Framing(section.channels, section.height, section.width, section.fit, section.background)
-    pixels, skipped = part.load(framing, section.max_skipped)
+    pixels, skipped, resized = part.load(framing, section.max_skipped)
     bad = np.array([entry.row for entry in skipped], np.int64)
     skipped = [entry for entry, here in zip(skipped, np.isin(bad, rows), strict=True) if here]
     rows = rows[~np.isin(rows, bad)]
@@ -64,6 +64,7 @@ def open_data(section: DataSection, split: Split) -> Dataset:
         labels=part.labels,
         attributes=part.attributes,
         columns=columns,
+        resized=resized,
     )
 
 

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -50,6 +50,17 @@ class Skipped:
     reason: str
 
 
+class Loaded(NamedTuple):
+    """The pictures of a part at the size that was asked for."""
+
+    pixels: Rows
+    """uint8 (n, C, H, W), 8 bits deep."""
+    skipped: list[Skipped]
+    """What could not be used: these rows of ``pixels`` mean nothing."""
+    resized: int
+    """How many had another size."""
+
+
 class Part(Protocol):
     """Images that belong together on disk: one split, or a whole set without splits."""
 
@@ -67,8 +78,8 @@ class Part(Protocol):
 
     def __len__(self) -> int: ...
 
-    def load(self, framing: Framing, max_skipped: float) -> tuple[Rows, list[Skipped]]:
-        """All pixels, uint8 (n, C, H, W) 8 bits deep, and what could not be used: the rows of that mean nothing.
+    def load(self, framing: Framing, max_skipped: float) -> Loaded:
+        """All pictures, decoded.
 
         Raises:
             InputError: a larger share than ``max_skipped`` cannot be used.

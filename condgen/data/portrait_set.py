@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from condgen.data.framing import Framing, luma
-from condgen.data.parts import Skipped, Source, Split, digest
+from condgen.data.parts import Loaded, Source, Split, digest
 from condgen.data.portraits import ATTRIBUTES, draw
 from condgen.errors import RecipeError
 from condgen.recipe.schema import DataSection
@@ -58,11 +58,11 @@ class PortraitPart:
     def attributes(self) -> _Attributes:
         return _Attributes(self)
 
-    def load(self, framing: Framing, max_skipped: float) -> tuple[PortraitPart, list[Skipped]]:
+    def load(self, framing: Framing, max_skipped: float) -> Loaded:
         """See ``Part``: the part draws its own pixels, as ``part[rows]``. Nothing can be skipped."""
         if len(self) * int(np.prod(framing.shape)) <= _KEPT_BYTES:
             self._pixels = np.zeros((len(self), *framing.shape), np.uint8)
-        return self, []
+        return Loaded(self, [], 0)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """uint8 (B, C, H, W). Safe in several threads: two may draw the same picture, and keep the same bytes."""

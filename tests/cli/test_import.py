@@ -10,10 +10,12 @@ from typing import Any
 import golden
 import numpy as np
 import pytest
+from building import tiny_model
 from golden import INIT, ORIGINAL, PORT, Golden
 
 from condgen.cli.app import app
 from condgen.cli.outcome import run
+from condgen.store.layouts import original_entries
 
 
 @pytest.fixture
@@ -87,3 +89,32 @@ def test_refusals(condgen: Callable[..., Any], arguments: list[str], code: int, 
     assert found == code and not Path("model").exists()
     said = json.loads(out)["message"] if as_json else err.removeprefix("condgen: error: ")
     assert said.startswith(message) and said.rstrip().endswith(".") and said.count("\n") == (0 if as_json else 1)
+
+
+def images_file(model: str, name: str, side: int) -> tuple[str, ...]:
+    np.savez(name, images=np.arange(2 * side * side * 3, dtype=np.uint8).reshape(2, side, side, 3))
+    return ("evaluate", model, "data.source=npz", f"data.root={name}", "--quiet")
+
+
+def test_images_of_another_size_are_measured_with_a_word(condgen: Callable[..., Any]) -> None:
+    """And as they are after another import."""
+    model = tiny_model("logistic_mixture", channels=3, bit_depth=8, core="pixelcnn++")
+    entries = original_entries(model.core)
+    weights = {name: entry.place.detach().reshape(entry.shape).numpy() for name, entry in entries.items()}
+    np.savez("w.npz", **weights)  # type: ignore[arg-type]
+    assert condgen("import", "w.npz", "--out", "large", "--image-size", "12", "--quiet")[0] == 0
+    assert condgen("import", "w.npz", "--out", "small", "--image-size", "8", "--quiet")[0] == 0
+    for _ in range(2):  # decoded, and from the cache
+        code, out, err = condgen(*images_file("large", "eight.npz", 8))
+        assert (code, out.startswith("2 images of the test split, 432 sub-pixels")) == (0, True)
+        assert err == (
+            "condgen: warning: 2 images of the data set were resized to 12x12, and the figures are of these (published "
+            "weights can be imported at another size: condgen import --image-size)\n"
+        )
+    code, out, err = condgen(*images_file("large", "eight.npz", 8), "data.image_size=8")
+    assert (code, out) == (3, "") and err == (
+        "condgen: error: The model's images are (3, 12, 12) (channels, height, width), not (3, 8, 8); give images of "
+        "its shape, or import published weights again with --image-size.\n"
+    )
+    code, out, err = condgen(*images_file("small", "eight.npz", 8))
+    assert (code, err) == (0, "") and "192 sub-pixels" in out

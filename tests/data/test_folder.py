@@ -270,6 +270,19 @@ def test_unusable_pictures_are_listed_once_and_move_no_other(
     assert next(entry["skipped"] for entry in listed if entry["skipped"])[0][:2] == [42, "042.png"]
 
 
+def test_how_many_were_resized(tmp_path: Path, cache: Path) -> None:
+    """Told by the cache too; an entry that does not know is made anew."""
+    for number in range(5):
+        put(tmp_path / f"{number}.png", number)
+    usual = open_data(section(tmp_path), "train").info
+    Image.new("RGB", (usual.width + 1, usual.height)).save(tmp_path / "wide.png")
+    for _ in range(2):
+        assert open_data(section(tmp_path), "train").resized == 1
+    (entry,) = (path for path in cache.glob("images/*/index.json") if json.loads(path.read_text())["resized"] == 1)
+    entry.write_text(json.dumps({"images": "", "skipped": []}))
+    assert open_data(section(tmp_path), "train").resized == 1
+
+
 def test_too_many_unusable_pictures(tmp_path: Path, cache: Path) -> None:
     for number in range(98):
         put(tmp_path / f"{number}.png", number)
