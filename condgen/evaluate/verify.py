@@ -153,7 +153,7 @@ def _share(model: ConditionalModel, sight: Sight, promised: Tensor) -> str:
         cause, remedy = "The published geometry misses some early pixels", "model.full_sight closes this hole"
         if not model.core.short_cuts and len(model.core.down) > 1:
             cause = "Without model.short_cuts all goes through the coarsest scale, past even the nearest neighbours"
-            remedy = "model.short_cuts brings those back, model.full_sight every earlier pixel"
+            remedy = "model.short_cuts brings those back, model.full_sight all of them"
     return (
         f". {cause}: {short} of the {len(missed)} miss some, {worst} the most, {missed[worst]} of {earlier[worst]}; "
         f"{remedy}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -274,10 +275,12 @@ def test_a_real_signal_leaves_whole_files_and_the_job_goes_on(condgen: Call) -> 
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not Path("many/samples.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+        time.sleep(0.002)
+    done.send_signal(signal.SIGSTOP)  # or it may have finished before the next line
     busy = condgen(*command)
     assert busy["code"] == 6 and "is being written by process" in busy["message"]
-    done.send_signal(2)
+    done.send_signal(signal.SIGINT)
+    done.send_signal(signal.SIGCONT)
     out = json.loads(done.communicate(timeout=60)[0])
     assert done.returncode == 130 and re.match(r"\d+ of 120 images of many are drawn", out["message"])
     lines = Path("many/samples.jsonl").read_text().splitlines()
