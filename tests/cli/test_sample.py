@@ -272,6 +272,7 @@ def test_a_real_signal_leaves_whole_files_and_the_job_goes_on(condgen: Call) -> 
     done = subprocess.Popen(
         [sys.executable, "-m", "condgen", *command, "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts behind it ignores it
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not Path("many/samples.jsonl").exists() and time.monotonic() < deadline:
