@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from condgen.condition import Batch, Condition, DataInfo, Encoder, Options
-    from condgen.data import Dataset, open_data
+    from condgen.data import Dataset, open_data, open_image
     from condgen.errors import CondgenError
     from condgen.model import ConditionalModel
     from condgen.plugins import register_encoder
@@ -25,6 +25,7 @@ _HOME = {
     "Options": "condgen.condition",
     "Dataset": "condgen.data",
     "open_data": "condgen.data",
+    "open_image": "condgen.data",
     "CondgenError": "condgen.errors",
     "ConditionalModel": "condgen.model",
     "register_encoder": "condgen.plugins",
@@ -43,6 +44,7 @@ __all__ = [
     "Options",
     "load",
     "open_data",
+    "open_image",
     "register_encoder",
     "train",
 ]
