@@ -37,6 +37,24 @@ def unwritable(path: Path, error: OSError | ValueError) -> CondgenError:
     return MachineError(f"{shown(path)} cannot be written ({reason}); make room or choose another folder.", file=path)
 
 
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/condgen``, or ``~/.cache/condgen``; made where it is missing.
+
+    Raises:
+        MachineError: it cannot be made.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        folder = (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "condgen"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MachineError(
+            f"The cache folder cannot be made ({reason}); set XDG_CACHE_HOME to a folder that can be written."
+        ) from error
+    return folder
+
+
 def write_new(path: Path, data: bytes) -> None:
     """Creates ``path`` with ``data``, on the disk before it returns, and reads it back.
 

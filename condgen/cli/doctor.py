@@ -49,7 +49,7 @@ def _version(package: str) -> str | None:
 
 
 def _cache() -> dict[str, Any]:
-    from condgen.data.cache import cache_folder
+    from condgen.files import cache_folder
 
     try:
         folder = cache_folder()

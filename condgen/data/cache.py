@@ -30,7 +30,7 @@ from condgen.data.framing import Framing, framed
 from condgen.data.images import pillow_quiet
 from condgen.data.parts import Loaded, Skipped, digest
 from condgen.errors import InputError, MachineError, shown
-from condgen.files import sync_folder, write_new
+from condgen.files import cache_folder, sync_folder, write_new
 from condgen.progress import Progress, warn
 
 _FORMAT = 1
@@ -92,25 +92,6 @@ class PicturePart:
 
 def _first(skipped: list[Skipped]) -> str:
     return f"{shown(skipped[0].name)}: {shown(skipped[0].reason).rstrip('.')}"
-
-
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/condgen``, or ``~/.cache/condgen``; made where it is missing.
-
-    Raises:
-        MachineError: it cannot be made.
-    """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        folder = (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "condgen"
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: no home
-        reason = getattr(error, "strerror", None) or str(error)
-        raise MachineError(
-            f"The cache folder for decoded images cannot be made ({reason}); set XDG_CACHE_HOME to a folder that can "
-            "be written."
-        ) from error
-    return folder
 
 
 def _read(folder: Path, shape: tuple[int, ...]) -> Loaded | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from condgen.data.cache import Opener, PicturePart, cache_folder
+from condgen.data.cache import Opener, PicturePart
 from condgen.data.images import decode
 from condgen.data.limits import MAX_BYTES, SUFFIXES, Unreadable
 from condgen.data.parts import (
@@ -35,7 +35,7 @@ from condgen.data.parts import (
 )
 from condgen.data.tar import Damaged, members
 from condgen.errors import InputError, shown
-from condgen.files import open_regular, read_regular, write_whole
+from condgen.files import cache_folder, open_regular, read_regular, write_whole
 from condgen.recipe.schema import DataSection
 
 _FORMAT = 1

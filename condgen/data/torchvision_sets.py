@@ -18,10 +18,11 @@ from urllib.error import URLError
 import numpy as np
 
 from condgen.data.arrays import picture_of
-from condgen.data.cache import Opener, PicturePart, cache_folder
+from condgen.data.cache import Opener, PicturePart
 from condgen.data.folder import list_files, picture_part
 from condgen.data.parts import SPLITS, Source, Split, digest
 from condgen.errors import InputError, MachineError, shown
+from condgen.files import cache_folder
 from condgen.recipe.schema import DataSection
 
 
