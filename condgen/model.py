@@ -12,19 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from condgen import streams
 from condgen.condition import Batch, Condition, DataInfo, Encoder
 from condgen.errors import InputError, RecipeError
 from condgen.likelihoods import Likelihood, Temperature, scaled
 from condgen.samplers import SAMPLERS, in_tiles
 
+_DROPPED_CONDITION = -4
+"""The stream of an example's key that says whether its condition is dropped."""
 
-class ConditionalModel(nn.Module):
-    """p(x | h), with h made by ``encoder`` out of whatever it reads.
+
+class Encoded(nn.Module):
+    """What is trained with an encoder and embeds by it: the base of every model that ``condgen.load`` gives.
 
     Args:
         encoder: anything -> Condition.
-        core: pixels and condition -> parameters of every pixel, causally.
-        likelihood: parameters -> log-probabilities and values.
         info: shape of the images and names of their labels.
     """
 
@@ -32,20 +34,14 @@ class ConditionalModel(nn.Module):
     """What the model was made by; set by ``condgen.load``, as is ``source``, the folder it was read from."""
     source: Any
 
-    def __init__(self, encoder: Encoder, core: nn.Module, likelihood: Likelihood, info: DataInfo) -> None:
+    def __init__(self, encoder: Encoder, info: DataInfo) -> None:
         super().__init__()
         self.encoder = encoder
-        self.core: Any = core
-        self.likelihood = likelihood
         self.info = info
 
     @property
     def device(self) -> torch.device:
-        return next(self.core.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.core.parameters()).dtype
+        return next(self.parameters()).device
 
     def condition(self, batch: Batch) -> Condition:
         """The encoder's condition of a batch, its promises checked (see ``Encoder.forward``)."""
@@ -71,6 +67,89 @@ class ConditionalModel(nn.Module):
                 batch |= {key: torch.cat([entry[key] for entry in parsed]) for key in parsed[0]}
         return self.condition({key: value.to(self.device) for key, value in batch.items()})
 
+
+class ConditionalModel(Encoded):
+    """p(x | h), with h made by ``encoder`` out of whatever it reads.
+
+    Args:
+        encoder: anything -> Condition.
+        core: pixels and condition -> parameters of every pixel, causally.
+        likelihood: parameters -> log-probabilities and values.
+        info: shape of the images and names of their labels.
+        condition_dropout: probability that a training example loses its condition. Above 0 the model is trained
+            without condition too, and knows p(x) beside p(x | h).
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        core: nn.Module,
+        likelihood: Likelihood,
+        info: DataInfo,
+        *,
+        condition_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(encoder, info)
+        self.core: Any = core
+        self.likelihood = likelihood
+        self.condition_dropout = condition_dropout
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.core.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.core.parameters()).dtype
+
+    @property
+    def conditional(self) -> bool:
+        """Whether there is a condition at all."""
+        return bool(self.encoder.vector_size or self.encoder.map_channels)
+
+    def condition(self, batch: Batch) -> Condition:
+        """As of every model; in training mode some examples lose theirs, with probability ``condition_dropout``.
+
+        Which ones, their own streams say: ``batch["key"]``. Zeros of vector and map stand for no condition.
+        """
+        condition, keys = super().condition(batch), batch.get("key")
+        if not (self.training and self.condition_dropout) or keys is None:
+            return condition
+        dropped = streams.example_uniforms(keys, _DROPPED_CONDITION, 1)[:, 0] < self.condition_dropout
+        return condition.without(dropped)
+
+    def no_condition(self, batch: int = 1) -> Condition:
+        """What stands for no condition, of batch ``batch``: given it, p(x | h) is the model's p(x).
+
+        ``log_prob`` and ``sample`` take it by themselves where h is None.
+
+        Raises:
+            RecipeError: the model is conditional and was not trained without its condition.
+        """
+        if not self.conditional:
+            return Condition()
+        if not self.condition_dropout:
+            raise RecipeError(
+                "The model was never trained without its condition; train one with encoder.dropout, e.g. 0.1.",
+                field="encoder.dropout",
+            )
+        info, (D, S) = self.info, (self.encoder.vector_size, self.encoder.map_channels)
+        vector = torch.zeros(batch, D, device=self.device, dtype=self.dtype)
+        map = torch.zeros(batch, S, info.height, info.width, device=self.device, dtype=self.dtype)
+        return Condition(vector if D else None, map if S else None)
+
+    def _given(self, h: Condition | None) -> Condition:
+        """``h``, or where there is none what stands for none.
+
+        Raises:
+            RecipeError: there is none, and the model was never trained without.
+        """
+        if h is not None and h.parts:
+            return h
+        if self.conditional and not self.condition_dropout:
+            raise RecipeError("The model is conditional: give it a condition (model.encode makes one).")
+        return self.no_condition()
+
     @torch.no_grad()
     def initialise(self, batch: Batch) -> None:
         """Data-dependent initialisation, once, before training; cores without one ignore it."""
@@ -86,9 +165,7 @@ class ConditionalModel(nn.Module):
                 f"not {tuple(x.shape[1:])}; give images of its shape, or import published weights again with "
                 "--image-size."
             )
-        if (h is None or not h.parts) and (self.encoder.vector_size or self.encoder.map_channels):
-            raise RecipeError("The model is conditional: give it a condition (model.encode makes one).")
-        terms = self.core.terms((h or Condition()).expand(len(x)))
+        terms = self.core.terms(self._given(h).expand(len(x)))
         parameters: Tensor = self.core(scaled(x, self.likelihood.levels, self.dtype), terms, dropout_keys)
         return parameters
 
@@ -193,10 +270,10 @@ class ConditionalModel(nn.Module):
             )
         if count < 1 or tile < 1 or skip < 0 or skip % tile:
             raise RecipeError("count and tile are at least 1, and skip a multiple of tile.", field="count")
-        info, h = self.info, h or Condition()
-        if not h.parts and (self.encoder.vector_size or self.encoder.map_channels):
-            raise RecipeError("The model is conditional: give it a condition (model.encode makes one).")
-        conditions = len(h) if h.parts else 1 if known is None else len(known)
+        info, nameless = self.info, h is None or not h.parts
+        h = self._given(h)
+        conditions = len(h) if not nameless else 1 if known is None else len(known)
+        h = h.expand(conditions)
         if (known is None) != (mask is None):
             raise RecipeError("known and mask come together: the pixels, and which of them are kept.", field="mask")
         if known is not None and mask is not None:

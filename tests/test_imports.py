@@ -23,6 +23,7 @@ ROOMS = [  # from top to bottom; rooms of one line do not import each other
     ["draw"],
     ["store"],
     ["recipe"],
+    ["autoencoder"],
     ["model"],
     ["samplers"],
     ["cores"],
@@ -35,7 +36,7 @@ ROOMS = [  # from top to bottom; rooms of one line do not import each other
     ["errors"],
 ]
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
-PURE = {"model", "samplers", "cores", "likelihoods", "plugins", "condition"}
+PURE = {"autoencoder", "model", "samplers", "cores", "likelihoods", "plugins", "condition"}
 """They know nothing of files and progress bars either, though those stand below them."""
 OUTSIDE = {"npz", "progress", "files"}
 ENCODERS_MAY = {"streams", "errors"}

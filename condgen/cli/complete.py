@@ -105,9 +105,9 @@ def complete(
     from condgen.condition import Condition
     from condgen.data import open_image
     from condgen.draw import displayable
-    from condgen.store import load
+    from condgen.store import load_conditional
 
-    model = load(model_name, weights=which, checkpoint=step, device=device_of(device))
+    model = load_conditional(model_name, weights=which, checkpoint=step, device=device_of(device))
     recipe, info = changed(model.recipe, overrides, ["data", "sample"]), model.info
     pixels, resized = open_image(
         files[0], info.channels, info.height, info.width, recipe.data.fit, recipe.data.background, info.bit_depth

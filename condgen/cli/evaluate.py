@@ -57,9 +57,9 @@ def evaluate(
     part = one_of("split", split, ["train", "validation", "test"])
     from condgen.data import open_data
     from condgen.evaluate import likelihood_report
-    from condgen.store import load
+    from condgen.store import load_conditional
 
-    model = load(run, weights=which, checkpoint=step, device=device_of(device))
+    model = load_conditional(run, weights=which, checkpoint=step, device=device_of(device))
     recipe = changed(model.recipe, overrides, ["data"], ["model.likelihood_rule", "train.precision"])
     if recipe.train.precision == "bf16" and any(each.startswith("train.precision") for each in overrides or ()):
         raise RecipeError(
@@ -107,6 +107,7 @@ def _table(report: dict[str, Any]) -> str:
         line("lossless PNG, one mosaic", report["baseline_png"]),
         line("model, others' conditions", report["bits_per_dim_shuffled"]),
         line("  gap", report["shuffle_gap_bits"], report["shuffle_gap_bits_ci95"], "bits/image"),
-        line("what the condition saves", report["condition_bits"], None, "bits/image"),
+        line("model, no condition", report["bits_per_dim_no_condition"]),
+        line("  what the condition saves", report["condition_bits"], report["condition_bits_ci95"], "bits/image"),
     ]
     return "\n".join(filter(None, lines))

@@ -99,10 +99,10 @@ def sample(
     path, kind = _destination(out, force)
     which, step = one_of("weights", weights, ["ema", "raw"]), checkpoint_of(checkpoint)
     from condgen.condition import Condition
-    from condgen.store import load
+    from condgen.store import load_conditional
     from condgen.store.jobs import job_of
 
-    model = load(run, weights=which, checkpoint=step, device=device_of(device))
+    model = load_conditional(run, weights=which, checkpoint=step, device=device_of(device))
     settings = changed(model.recipe, rest, ["sample"]).sample
     model.recipe = model.recipe.model_copy(update={"sample": settings})
     rows = conditions(model, words)

@@ -58,9 +58,9 @@ def score(
 
     from condgen.data import open_image
     from condgen.evaluate import score as scores_of
-    from condgen.store import load
+    from condgen.store import load_conditional
 
-    model = load(run, device=device_of(device))
+    model = load_conditional(run, device=device_of(device))
     data, info = changed(model.recipe, overrides, ["data"]).data, model.info
     opened = [
         open_image(file, info.channels, info.height, info.width, data.fit, data.background, info.bit_depth)

@@ -74,18 +74,21 @@ def train(
             find(init_from)
         check_memory(resolved, device_of(device))
         result = run_training(resolved, out=folder, device=device, init_from=init_from, signals=signals)
-    if result.bits_per_dim is None:
+    if result.figure is None:
         figure = "no validation"
     else:
-        spread = f" ± {result.bits_per_dim_ci95:.3f}" if result.bits_per_dim_ci95 is not None else ""
+        digits, words = {"bits_per_dim": (3, "bits/dim"), "squared_error": (5, "squared error per dimension")}[
+            result.unit
+        ]
+        spread = f" ± {result.ci95:.{digits}f}" if result.ci95 is not None else ""
         bound = " (variational bound)" if result.bound else ""
-        figure = f"{result.bits_per_dim:.3f}{spread} bits/dim{bound} on validation images"
+        figure = f"{result.figure:.{digits}f}{spread} {words}{bound} on validation images"
     text = f"{shown(result.run)}: {result.steps:,} steps, {figure}"
     found = {
         "run": str(result.run),
         "steps": result.steps,
-        "bits_per_dim": result.bits_per_dim,
-        "bits_per_dim_ci95": result.bits_per_dim_ci95,
+        result.unit: result.figure,
+        f"{result.unit}_ci95": result.ci95,
         **({"bound": True} if result.bound else {}),
     }
     answer(found, text, as_json)

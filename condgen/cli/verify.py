@@ -51,15 +51,15 @@ def verify(
 
 def _model(target: str, overrides: list[str] | None, device: torch.device) -> ConditionalModel:
     from condgen.recipe import read_recipe, recipe_names
-    from condgen.store import load
+    from condgen.store import load_conditional
 
     is_file = target.endswith((".yaml", ".yml"))
     if is_file or (target in recipe_names() and not os.path.isdir(target)):
-        from condgen.store.models import fresh_model
+        from condgen.store.models import as_conditional, fresh_model
         from condgen.train.plan import planned_info
 
         recipe = read_recipe(target, overrides or ())
-        return fresh_model(recipe, planned_info(recipe)).to(device).eval()
-    model = load(target, device=device)
+        return as_conditional(fresh_model(recipe, planned_info(recipe)), recipe, target).to(device).eval()
+    model = load_conditional(target, device=device)
     changed(model.recipe, overrides, [])
     return model

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from condgen.autoencoder import Autoencoder, DeconvolutionalDecoder
 from condgen.condition import DataInfo, Encoder
 from condgen.cores.conditioning import Conditioning
 from condgen.cores.gated import GatedPixelCNN
 from condgen.cores.pixelcnnpp import PixelCNNpp
 from condgen.cores.small_field import SmallFieldPixelCNN
+from condgen.errors import RecipeError
 from condgen.likelihoods import (
     Bernoulli,
     Categorical,
@@ -42,6 +44,40 @@ def build_likelihood(recipe: Recipe, info: DataInfo) -> Likelihood:
     return (LinearCategorical if whole_pixels else Categorical)(info.channels, levels)
 
 
+Trained = ConditionalModel | Autoencoder
+"""What ``train.objective`` may train."""
+
+
+def build_trained(recipe: Recipe, info: DataInfo) -> Trained:
+    """What ``train.objective`` of ``recipe`` trains, for data like ``info``; see ``build_model``."""
+    if recipe.train.objective == "squared_error":
+        return build_autoencoder(recipe, info)
+    return build_model(recipe, info)
+
+
+def build_autoencoder(recipe: Recipe, info: DataInfo) -> Autoencoder:
+    """The encoder of ``recipe`` and a deconvolutional decoder of ``model.filters``; as ``build_model``.
+
+    Raises:
+        RecipeError: also if the encoder yields no vector.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.train.seed)
+        encoder = find_encoder(recipe.encoder.type)(encoder_options(recipe.encoder), info)
+        if not encoder.vector_size:
+            raise RecipeError(
+                f"train.objective: squared_error decodes a vector, and encoder.type={recipe.encoder.type} yields none; "
+                "choose one that does, as autoencoder.",
+                field="train.objective",
+            )
+        decoder = DeconvolutionalDecoder(
+            encoder.vector_size, info.channels, info.height, info.width, recipe.model.filters
+        )
+    model = Autoencoder(encoder, decoder, info)
+    model.to(memory_format=torch.channels_last)
+    return model
+
+
 def build_model(recipe: Recipe, info: DataInfo) -> ConditionalModel:
     """Encoder, core and likelihood of ``recipe`` for data like ``info``; weights are a function of ``train.seed``.
 
@@ -54,7 +90,7 @@ def build_model(recipe: Recipe, info: DataInfo) -> ConditionalModel:
         encoder = find_encoder(recipe.encoder.type)(encoder_options(recipe.encoder), info)
         likelihood = build_likelihood(recipe, info)
         core = build_core(recipe.model, info, likelihood, encoder)
-    model = ConditionalModel(encoder, core, likelihood, info)
+    model = ConditionalModel(encoder, core, likelihood, info, condition_dropout=recipe.encoder.dropout)
     # channels last: a CPU's convolutions otherwise reorder every weight in every step
     model.to(memory_format=torch.channels_last)
     return model

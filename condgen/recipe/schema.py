@@ -67,11 +67,16 @@ class DataSection(Section):
 
 
 class EncoderSection(BaseModel):
-    """What turns the condition into numbers; the fields beside ``type`` are the encoder's own."""
+    """What turns the condition into numbers; the fields beside ``type`` and ``dropout`` are the encoder's own."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     type: str = Field(
         "none", description="Name of an installed encoder (condgen encoders lists them); none: unconditional."
+    )
+    dropout: Fraction = Field(
+        0.0,
+        description="Probability that a training example loses its condition (zeros), so that the model also learns "
+        "p(x): for condition_bits of evaluate and for --guidance.",
     )
 
     @property
@@ -85,7 +90,9 @@ class ModelSection(Section):
     core: Literal["gated", "pixelcnn++"] = Field(
         "gated", description="Causal core: gated (van den Oord et al. 2016) or pixelcnn++ (Salimans et al. 2017)."
     )
-    filters: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="Feature maps p after the gate.")
+    filters: Annotated[int, Field(ge=1, le=4096)] = Field(
+        64, description="Feature maps p after the gate; of squared_error's decoder: at full resolution."
+    )
     layers: Annotated[int, Field(ge=1, le=200)] = Field(10, description="gated: layers.")
     resnets: Annotated[int, Field(ge=1, le=100)] = Field(5, description="pixelcnn++: gated resnets of a block.")
     scales: Annotated[int, Field(ge=1, le=8)] = Field(
@@ -165,6 +172,10 @@ class ModelSection(Section):
 class TrainSection(Section):
     """How long, how fast and how often."""
 
+    objective: Literal["likelihood", "squared_error"] = Field(
+        "likelihood",
+        description="likelihood: the conditional model; squared_error: the encoder and a deconvolutional decoder.",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Seed of everything random in training.")
     batch_size: Positive = Field(64, description="Images a step, over all processes.")
     micro_batch: Positive | None = Field(
@@ -247,6 +258,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
+        if self.encoder.dropout and self.encoder.type == "none":
+            raise ValueError("encoder.dropout: without an encoder there is no condition to drop; leave it out")
         if self.model.likelihood == "bernoulli" and self.data.bit_depth != 1:
             raise ValueError("model.likelihood: bernoulli is for binary images; set data.bit_depth to 1")
         if self.model.likelihood.endswith("_mixture") and self.data.bit_depth == 1:

@@ -1,4 +1,4 @@
-"""``load`` and ``save_model``: from a folder to a ``ConditionalModel`` and back."""
+"""``load`` and ``save_model``: from a folder to what was trained, usually a ``ConditionalModel``, and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from condgen.files import aside_of, read_regular, sync_folder, unwritable, write
 from condgen.model import ConditionalModel
 from condgen.progress import warn
 from condgen.recipe import Recipe
-from condgen.recipe.build import build_model
+from condgen.recipe.build import Trained, build_trained
 from condgen.store.checkpoints import Checkpoint, Checkpoints
 from condgen.store.config import CONFIG, config_of, parse_config, read_config
 from condgen.store.sealed import seal
@@ -29,15 +29,15 @@ _FILES = {CONFIG, _WEIGHTS, "README.md"}
 _LIMIT = 1 << 40
 
 
-def fresh_model(recipe: Recipe, info: DataInfo) -> ConditionalModel:
-    """The recipe's model with random weights, on the CPU, in the precision that its training keeps weights in.
+def fresh_model(recipe: Recipe, info: DataInfo) -> Trained:
+    """What the recipe trains, with random weights, on the CPU, in the precision that its training keeps weights in.
 
     Raises:
         RecipeError: there is no such encoder, or it cannot work with this data.
         ModelError: the encoder is broken.
     """
     try:
-        model = build_model(recipe, info)
+        model = build_trained(recipe, info)
     except CondgenError:
         raise
     except Exception as error:  # a stranger's encoder may raise anything
@@ -56,8 +56,8 @@ def load(
     weights: Literal["ema", "raw"] = "ema",
     checkpoint: Literal["last", "best"] | int = "last",
     device: str | torch.device | None = None,
-) -> ConditionalModel:
-    """The model of a run or model folder, in eval mode. Nothing in the files is executed.
+) -> Any:
+    """What a run trained or a model folder holds, in eval mode. Nothing in the files is executed.
 
     Args:
         target: a run folder, a model folder, or the name of a run in ``./runs``.
@@ -66,7 +66,8 @@ def load(
         device: where the model goes; default: it stays on the CPU.
 
     Returns:
-        The model; its attributes ``recipe`` and ``source`` say what it was made by and read from.
+        What ``train.objective`` trains: a ``ConditionalModel``, or for squared_error an ``Autoencoder``. Its
+        attributes ``recipe`` and ``source`` say what it was made by and read from.
 
     Raises:
         ModelError: missing, damaged, of another version, or its encoder is not there.
@@ -100,7 +101,33 @@ def load(
         raise MachineError(f"There is no device {shown(device)} here; choose cpu.", field="device") from error
 
 
-def _built(recipe: Recipe, info: DataInfo, folder: Path) -> ConditionalModel:
+def load_conditional(target: str | Path, **choice: Any) -> ConditionalModel:
+    """``load``, for whoever needs a density p(x | h).
+
+    Raises:
+        ModelError: as ``load``; also if something else was trained.
+    """
+    model = load(target, **choice)
+    return as_conditional(model, model.recipe, model.source)
+
+
+def as_conditional(model: Trained, recipe: Recipe, source: object) -> ConditionalModel:
+    """``model``, which ``recipe`` trains, if it is a density.
+
+    Raises:
+        ModelError: it is something else; the sentence names ``source``.
+    """
+    if not isinstance(model, ConditionalModel):
+        raise ModelError(
+            f"{shown(source)} has no likelihood, being of train.objective={recipe.train.objective}; give one of "
+            "train.objective=likelihood.",
+            file=source,
+            field="train.objective",
+        )
+    return model
+
+
+def _built(recipe: Recipe, info: DataInfo, folder: Path) -> Trained:
     try:
         return fresh_model(recipe, info)
     except RecipeError as error:  # a recipe that once worked: here it is the model that cannot be used
@@ -178,9 +205,7 @@ def check_free(folder: Path, force: bool = False) -> None:
         raise RecipeError(f"{shown(folder)} holds something else than a model; choose another name.", file=folder)
 
 
-def save_model(
-    model: ConditionalModel, recipe: Recipe, folder: str | Path, readme: str, *, force: bool = False
-) -> None:
+def save_model(model: Trained, recipe: Recipe, folder: str | Path, readme: str, *, force: bool = False) -> None:
     """Writes a model folder: ``config.json``, ``model.safetensors``, ``README.md``; whole or not at all.
 
     Paths of this machine (``data.root``, ``data.columns``) are left out. With ``force`` a model folder of this name is

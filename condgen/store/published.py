@@ -17,7 +17,7 @@ from condgen.recipe import Recipe, recipe_from_dict
 from condgen.recipe.build import build_model
 from condgen.store.foreign import ForeignWeights, read_foreign
 from condgen.store.layouts import Entry, norms, original_entries, per_output, port_entries
-from condgen.store.models import check_free, fresh_model, save_model
+from condgen.store.models import check_free, save_model
 from condgen.store.sizes import Sizes, check_sizes, original_sizes, port_sizes
 from condgen.store.tensors import check_finite
 
@@ -85,7 +85,7 @@ def model_of(
     of_file = found.read(list(names.values()))
     tensors = {name: of_file[there] for name, there in names.items()}
     _check_numbers(tensors, entries, found)
-    model = fresh_model(recipe, info)
+    model = build_model(recipe, info)
     with torch.no_grad():
         fitting = per_output(tensors) if entries_of is port_entries else tensors
         for name, entry in entries_of(model.core).items():

@@ -1,14 +1,22 @@
-"""What a training step lowers. The loop knows this much of what it trains and no more."""
+"""What a training step lowers, ``Objective``: the loop knows this much of what it trains and no more; and what happens
+around the loop with what is trained, ``Training``."""
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from condgen.autoencoder import Autoencoder
 from condgen.condition import Batch
+from condgen.evaluate.bits import ImageSet
 from condgen.model import ConditionalModel
+from condgen.recipe import Recipe, SampleSection
+from condgen.train.chores import Chore, Pictures, Validation
+from condgen.train.reconstructions import ErrorValidation, Reconstructions
 
 
 class Objective(Protocol):
@@ -28,6 +36,28 @@ class Objective(Protocol):
         ...
 
 
+class Training(Objective, Protocol):
+    """An objective that also knows how its module is begun, validated and pictured."""
+
+    def initialise(self, batch: Batch) -> None:
+        """Data-dependent initialisation of the module, once, before training."""
+        ...
+
+    def compile(self) -> None:
+        """Has the greatest part of the module compiled."""
+        ...
+
+    def validation(self, average: Any, images: ImageSet, limit: int, batch_size: int) -> Chore:
+        """What measures a module like ``average`` on ``limit`` of ``images``; its figures are named as ``unit``."""
+        ...
+
+    def pictures(
+        self, average: Any, folder: Path, sample: SampleSection, images: ImageSet, quiet: bool | None
+    ) -> Chore:
+        """What draws sheets with a module like ``average`` into ``folder``."""
+        ...
+
+
 class LikelihoodObjective:
     """-ln p(x | encoder(batch)) of each image, in nats."""
 
@@ -40,3 +70,56 @@ class LikelihoodObjective:
 
     def loss(self, batch: Batch) -> Tensor:
         return self.module.nll(batch)
+
+    def initialise(self, batch: Batch) -> None:
+        self.module.initialise(batch)
+
+    def compile(self) -> None:
+        self.module.core.compile()
+
+    def validation(self, average: ConditionalModel, images: ImageSet, limit: int, batch_size: int) -> Chore:
+        return Validation(images, limit, batch_size, average)
+
+    def pictures(
+        self, average: ConditionalModel, folder: Path, sample: SampleSection, images: ImageSet, quiet: bool | None
+    ) -> Chore:
+        return Pictures(folder, sample, images, average, quiet)
+
+
+class SquaredErrorObjective:
+    """Squared error of each image's reconstruction, of values on 0 .. 1, summed over its sub-pixels."""
+
+    couples_examples = False
+    unit = "squared_error"
+
+    def __init__(self, model: Autoencoder) -> None:
+        self.module = model
+        self.scale = 1 / model.info.dimensions
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.module.squared_error(batch)
+
+    def initialise(self, batch: Batch) -> None:
+        self.module.initialise(batch)
+
+    def compile(self) -> None:
+        self.module.decoder.compile()
+
+    def validation(self, average: Autoencoder, images: ImageSet, limit: int, batch_size: int) -> Chore:
+        return ErrorValidation(images, limit, batch_size, average)
+
+    def pictures(
+        self, average: Autoencoder, folder: Path, sample: SampleSection, images: ImageSet, quiet: bool | None
+    ) -> Chore:
+        return Reconstructions(folder, sample, images, average)
+
+
+_OBJECTIVES: dict[str, Callable[[Any], Training]] = {
+    "likelihood": LikelihoodObjective,
+    "squared_error": SquaredErrorObjective,
+}
+
+
+def build_objective(recipe: Recipe, module: nn.Module) -> Training:
+    """``train.objective`` of ``recipe`` for ``module``, which ``build_trained`` made by the same recipe."""
+    return _OBJECTIVES[recipe.train.objective](module)

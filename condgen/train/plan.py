@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
+from condgen.autoencoder import Autoencoder
 from condgen.condition import Condition, DataInfo
 from condgen.data import data_info, data_sizes, declared_info
 from condgen.errors import CondgenError, RecipeError
-from condgen.model import ConditionalModel
 from condgen.recipe import Recipe
-from condgen.recipe.build import build_model
+from condgen.recipe.build import Trained, build_trained
 
 _STAND_IN = tuple(str(k) for k in range(10))
 """Classes of a set that is not there, if it is one of these; the others name theirs beforehand."""
@@ -102,18 +102,18 @@ def _declared(recipe: Recipe) -> DataInfo:
     return replace(info, classes=_STAND_IN) if recipe.data.source in _UNNAMED and not info.classes else info
 
 
-def _shadow(recipe: Recipe, info: DataInfo) -> ConditionalModel:
+def _shadow(recipe: Recipe, info: DataInfo) -> Trained:
     """The model on torch's meta device: every shape, no memory."""
     try:
         with torch.device("meta"):
-            return build_model(recipe, info).to("meta")
+            return build_trained(recipe, info).to("meta")
     except CondgenError:
         raise
     except Exception:  # an encoder that computes while it is built
-        return build_model(recipe, info).to("meta")
+        return build_trained(recipe, info).to("meta")
 
 
-def _estimate(model: ConditionalModel, recipe: Recipe, device: torch.device, processes: int) -> Memory:
+def _estimate(model: Trained, recipe: Recipe, device: torch.device, processes: int) -> Memory:
     size = 8 if recipe.train.precision == "fp64" else 4
     weights = size * sum(weight.numel() for weight in model.parameters())
     share = -(-recipe.train.batch_size // processes)
@@ -136,7 +136,7 @@ def _estimate(model: ConditionalModel, recipe: Recipe, device: torch.device, pro
     return Memory(weights, _COPIES * weights, activations, total, available)
 
 
-def _activations(model: ConditionalModel, precision: str, count: int) -> int:
+def _activations(model: Trained, precision: str, count: int) -> int:
     """Bytes that a forward pass of ``count`` images keeps for the backward pass."""
     kept: dict[int, torch.Tensor] = {}
 
@@ -153,9 +153,12 @@ def _activations(model: ConditionalModel, precision: str, count: int) -> int:
         else None,
     )
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        keys = torch.empty(count, dtype=torch.int64, device="meta")  # masks of dropout are kept as well
-        parameters = model.core(x, model.core.terms(h), keys)
-        total = model.likelihood.log_prob(parameters, x.to(torch.uint8)).sum()
+        if isinstance(model, Autoencoder):
+            total = (model.drawn(h) - x).square().sum()
+        else:
+            keys = torch.empty(count, dtype=torch.int64, device="meta")  # masks of dropout are kept as well
+            parameters = model.core(x, model.core.terms(h), keys)
+            total = model.likelihood.log_prob(parameters, x.to(torch.uint8)).sum()
     weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
     found = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
     del total

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +17,16 @@ import torch
 from condgen.condition import DataInfo
 from condgen.data import Dataset, open_data
 from condgen.errors import CondgenError, InputError, Interrupted, ModelError, shown
-from condgen.model import ConditionalModel
 from condgen.progress import warn
 from condgen.recipe import Recipe
+from condgen.recipe.build import Trained
 from condgen.store.config import versions
 from condgen.store.models import fresh_model, load
 from condgen.store.run import Run
 from condgen.train.batches import Batches, Order, fetcher
 from condgen.train.budget import Budget
-from condgen.train.chores import Pictures, Validation
 from condgen.train.loop import NOT_SAVED, NOTHING_SAVED, Loop, Outputs
-from condgen.train.objective import LikelihoodObjective
+from condgen.train.objective import Training, build_objective
 from condgen.train.precision import bf16_is_fast
 from condgen.train.process import determinism, explained
 from condgen.train.ranks import TIMEOUT, Ranks, abandon
@@ -43,13 +42,17 @@ class TrainResult:
     """What a training came to. Without validation images the figures are None.
 
     Attributes:
-        bound: whether the figures are variational bounds (see ``Likelihood.bound``).
+        unit: of the figures, as the objective calls it: ``bits_per_dim``, ``squared_error``.
+        figure: of the averaged weights on validation images.
+        ci95: half-width of its 95 % interval.
+        bound: whether the figure is a variational bound (see ``Likelihood.bound``).
     """
 
     run: Path
     steps: int
-    bits_per_dim: float | None
-    bits_per_dim_ci95: float | None
+    unit: str
+    figure: float | None
+    ci95: float | None
     bound: bool = False
 
 
@@ -113,19 +116,19 @@ class _Job:
         ranks.check_equal([_bits(images.fingerprint)], "The data")
         model = fresh_model(recipe, images.info).to(ranks.device)
         _check_readable(model, images)
+        objective = build_objective(recipe, model)
 
         run = stack.enter_context(self._open_run(images, images.info)) if ranks.first else None
         if recipe.train.precision == "bf16" and ranks.first and not bf16_is_fast(ranks.device):
             warn(f"train.precision: {ranks.device} has no fast bf16; fp32 is the better choice on this machine.")
-        state, order = self._prepare(model, images, run)
+        state, order = self._prepare(objective, images, run)
         done = state.counters.samples // recipe.train.batch_size
         if recipe.train.compile:
             # on a CPU it would say on stderr that CUDA is installed and no GPU there
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-            model.core.compile()
-        objective = LikelihoodObjective(model)
+            objective.compile()
         budget = Budget(recipe.train.max_steps, recipe.train.max_minutes, state.counters.seconds)
-        outputs = self._outputs(stack, run, images, validation, state, budget) if run else None
+        outputs = self._outputs(stack, run, images, validation, objective, state, budget) if run else None
         ranks.wait()
         fetch = fetcher(
             images,
@@ -143,8 +146,8 @@ class _Job:
         with _status(run, loop), self.signals.blamed(lambda: NOT_SAVED if loop.step else NOTHING_SAVED):
             loop.fit()
         found = state.counters.validation or {}
-        figures = found.get("bits_per_dim"), found.get("bits_per_dim_ci95")
-        return TrainResult(self.folder, loop.step, *figures, bound=model.likelihood.bound)
+        figures = found.get(objective.unit), found.get(f"{objective.unit}_ci95")
+        return TrainResult(self.folder, loop.step, objective.unit, *figures, bound=bool(found.get("bound")))
 
     def _open_run(self, images: Dataset, info: DataInfo) -> Run:
         return Run(
@@ -156,10 +159,10 @@ class _Job:
             warn=warn,
         )
 
-    def _prepare(self, model: ConditionalModel, images: Dataset, run: Run | None) -> tuple[TrainState, Order]:
+    def _prepare(self, objective: Training, images: Dataset, run: Run | None) -> tuple[TrainState, Order]:
         """Weights and counters: of the newest checkpoint, of another model, or fresh; rank 0 decides, all follow."""
         order = Order(len(images), self.recipe.train.seed)
-        state = TrainState(model, self.recipe.train)
+        state = TrainState(objective.module, self.recipe.train)
         if run is not None:
             newest = run.checkpoints.newest()
             if newest is not None:
@@ -170,9 +173,9 @@ class _Job:
                 _check_same_function(self.recipe, other.recipe, self.origin)
             else:
                 first, _ = order.at(0, min(len(images), _INITIAL_EXAMPLES))
-                model.eval()
+                objective.module.eval()
                 with torch.no_grad():
-                    model.initialise(_on(model.device, images.batch(first)))
+                    objective.initialise(_on(self.ranks.device, images.batch(first)))
                 state.restart_average()
         self.ranks.wait()
         self.ranks.share_tensors(tensor for group in state.tensors().values() for tensor in group.values())
@@ -185,10 +188,11 @@ class _Job:
         run: Run,
         images: Dataset,
         validation: Dataset | None,
+        objective: Training,
         state: TrainState,
         budget: Budget,
     ) -> Outputs:
-        recipe, average = self.recipe, cast(ConditionalModel, state.average)
+        recipe, average = self.recipe, state.average
         _check_room(run.folder, state.size())
         report = Report(
             run,
@@ -200,9 +204,9 @@ class _Job:
         outputs = Outputs(run, report, drawings=recipe.sample.during, notes=self._notes())
         if validation is not None and len(validation):
             size = min(recipe.train.micro_batch or recipe.train.batch_size, recipe.train.evaluate_images)
-            outputs.validate = Validation(validation, recipe.train.evaluate_images, size, average)
+            outputs.validate = objective.validation(average, validation, recipe.train.evaluate_images, size)
         if recipe.sample.count:
-            outputs.draw = Pictures(run.folder / "samples", recipe.sample, images, average, self.quiet)
+            outputs.draw = objective.pictures(average, run.folder / "samples", recipe.sample, images, self.quiet)
             left = (budget.max_seconds or float("inf")) - budget.seconds
             if outputs.draw.seconds > left / 2:
                 report.say(
@@ -252,7 +256,7 @@ def _check_same_function(recipe: Recipe, other: Recipe, source: Path) -> None:
         )
 
 
-def _check_readable(model: ConditionalModel, images: Dataset) -> None:
+def _check_readable(model: Trained, images: Dataset) -> None:
     """The encoder can read this data and yields what it declares: said before anything is written."""
     batch = _on(model.device, images.batch(np.arange(min(2, len(images)))))
     try:

@@ -15,9 +15,9 @@ from condgen.data import Dataset, open_data
 from condgen.errors import Interrupted, RecipeError
 from condgen.evaluate.bits import bits_per_dim
 from condgen.model import ConditionalModel
+from condgen.recipe.build import build_model
 from condgen.recipe.schema import SampleSection
 from condgen.store import load
-from condgen.store.models import fresh_model
 from condgen.train.chores import Pictures, Validation
 from condgen.train.run import run_training
 
@@ -34,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def parts(home: Path, **overrides: object) -> tuple[ConditionalModel, Dataset]:
     recipe = tiny_recipe(home, **overrides)
     images = open_data(recipe.data, "validation")
-    return fresh_model(recipe, images.info).eval(), images
+    return build_model(recipe, images.info).eval(), images
 
 
 def test_validation_is_the_evaluation(home: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_training_that_lowers_a_bound_says_so(home: Path, tmp_path: Path) -> N
     validated = [line for line in lines if "validation_bits_per_dim" in line]
     assert validated and all(line["validation_bound"] is True for line in validated)
     model, images = load(tmp_path / "run"), open_data(recipe.data, "validation")
-    assert result.bound and result.bits_per_dim == pytest.approx(bits_per_dim(model, images, 5)[0], rel=1e-5)
+    assert result.bound and result.figure == pytest.approx(bits_per_dim(model, images, 5)[0], rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_minutes_hold_everything(home: Path, tmp_path: Path) -> None:
     last = max((tmp_path / "run" / "checkpoints").iterdir())
     counters = json.loads((last / "state.json").read_text())["counters"]
     assert 1 < counters["seconds"] < 4 and counters["finished"] == [None, 0.05]
-    assert counters["validation"]["step"] == result.steps and result.bits_per_dim is not None
+    assert counters["validation"]["step"] == result.steps and result.figure is not None
     assert os.listdir(tmp_path / "run" / "samples") == [f"step-{result.steps:08d}.png"]
     again = run_training(recipe, out=tmp_path / "run", quiet=True)
     assert again == result  # nothing is left to do

@@ -44,7 +44,7 @@ def test_resumed_equals_uninterrupted(home: Path, whole: dict[str, Any], k: int 
         np.random.seed(done)
     result = run_training(tiny_recipe(home), out=run, quiet=True)
     assert contents(run) == whole
-    assert result.bits_per_dim == whole["counters"]["validation"]["bits_per_dim"]
+    assert result.figure == whole["counters"]["validation"]["bits_per_dim"]
 
 
 def test_log_has_every_step_once_with_all_digits(home: Path, whole: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ def test_finished_run_is_left_alone_and_can_be_prolonged(home: Path, whole: dict
     before = contents(run)
     again = run_training(tiny_recipe(home, train__max_steps=9), out=run, quiet=True)
     assert contents(run) == before and again.steps == 9
-    assert again.bits_per_dim == before["counters"]["validation"]["bits_per_dim"]
+    assert again.figure == before["counters"]["validation"]["bits_per_dim"]
     run_training(tiny_recipe(home), out=run, quiet=True)
     for name in ("model.safetensors", "ema.safetensors", "optimizer.safetensors"):
         assert contents(run)[name] == whole[name]
