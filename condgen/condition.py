@@ -10,13 +10,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from condgen.errors import ModelError, RecipeError
+from condgen.errors import CondgenError, ModelError, RecipeError, lacks_memory, shown
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class Condition:
     def repeat(self, count: int) -> Condition:
         """Each condition ``count`` times in a row: B * count, grouped by condition."""
         return self._each(lambda part: part.repeat_interleave(count, dim=0))
+
+    def without(self, dropped: Tensor) -> Condition:
+        """Zeros of vector and map where ``dropped``, bool (B,), is true: what stands for no condition."""
+        return self._each(lambda part: part.masked_fill(dropped.view(-1, *[1] * (part.dim() - 1)), 0))
 
     def expand(self, batch: int) -> Condition:
         """A condition of batch 1 for ``batch`` images; one of ``batch`` as it is.
@@ -146,7 +150,16 @@ class DataInfo:
 Batch = Mapping[str, Tensor]
 """What a data set gives: ``image`` uint8 (B, C, H, W) on 0 .. 2^bit_depth - 1; where the set has them ``label`` int64
 (B,), ``attributes`` int8 (B, A) of 0 and 1, extra columns float32 (B, D) by name; ``index`` int64 (B,). In training
-also ``key`` int64 (B,): the example's own stream (``condgen.streams``) for whatever an encoder randomises."""
+also ``key`` int64 (B,): the example's own stream (``condgen.streams``) for whatever an encoder randomises.
+
+With ``data.pairs`` also ``source`` int64 (B,), the example whose condition is wanted, and what is known of that one
+as ``source.image``, ``source.label``, ...: an encoder is given those under their plain names. Of a frozen encoder the
+condition itself may be there, as ``h.vector`` and ``h.map``."""
+
+KEPT = {"vector": "h.vector", "map": "h.map"}
+"""Under which keys of a batch the parts of a condition lie that a frozen encoder has made before."""
+SOURCE = "source."
+"""What the keys begin with that describe the example's source, not the example."""
 
 
 class Options(BaseModel):
@@ -173,12 +186,41 @@ class Encoder(nn.Module, ABC):
     """D, or 0 for no vector."""
     map_channels: int = 0
     """S, or 0 for no map."""
+    frozen: bool = False
+    """Whether models use the encoder as it is: a class attribute, or a property of the options, read when a model is
+    built. Such an encoder has no gradients, stays in evaluation mode and out of autocast, and sees images without
+    augmentation, each of a data set once: what it yields is kept on disk and looked up by later epochs, evaluations
+    and processes. Its weights lie once in a run, not in every checkpoint."""
+    version: int = 1
+    """Raise it when the same options and weights come to mean other conditions: models of another version are then
+    refused, and conditions on disk made anew."""
 
     def __init__(self, options: Any, info: DataInfo) -> None:
         super().__init__()
         self.options = options
         self.info = info
         self._finite_seen = False
+        self._fixed = False
+
+    @property
+    def fixed(self) -> bool:
+        """Whether ``freeze`` was called."""
+        return self._fixed
+
+    def freeze(self) -> None:
+        """From now on the weights stay as they are; see ``frozen``. Whoever builds a model calls it."""
+        self._fixed = True
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """As ``nn.Module.train``; evaluation mode is all that a frozen encoder knows."""
+        return super().train(mode and not self._fixed)
+
+    def load_pretrained(self) -> None:
+        """Takes weights that were learned elsewhere: from a file, another run, a package. Nothing by default.
+
+        Called once, when a training begins. A saved model brings its own weights and loads where that file is gone.
+        """
 
     @abstractmethod
     def encode(self, batch: Batch) -> Condition:
@@ -199,18 +241,17 @@ class Encoder(nn.Module, ABC):
     def forward(self, batch: Batch) -> Condition:
         """``encode`` with its result held against what the encoder declares.
 
+        A frozen encoder's condition is taken from the batch where it is there already (``KEPT``).
+
         Raises:
-            ModelError: a key is missing from the batch, or a part has another shape, device or dtype than declared,
-                or holds NaN; the sentence names the encoder.
+            ModelError: a key is missing from the batch, ``encode`` fails, or a part has another shape, device or dtype
+                than declared, or holds NaN; the sentence names the encoder.
         """
-        name = type(self).__name__
-        missing = [key for key in self.reads if key not in batch]
-        if missing:
-            raise ModelError(
-                f"The encoder {name} reads {missing[0]!r}, which this data does not have.", field=missing[0]
-            )
-        condition = self.encode(batch)
-        size = next((len(value) for value in batch.values()), 1)
+        name, size = type(self).__name__, next((len(value) for value in batch.values()), 1)
+        if self._fixed and any(key in batch for key in KEPT.values()):
+            condition: Any = Condition(*(batch.get(key) for key in KEPT.values()))
+        else:
+            condition = self._encoded(_of_source(batch), name)
         if not isinstance(condition, Condition):
             raise ModelError(f"The encoder {name} returned {type(condition).__name__}, not a Condition.")
         info = self.info
@@ -228,8 +269,45 @@ class Encoder(nn.Module, ABC):
                 raise ModelError(f"The encoder {name} declares a {part} {declared} but returned {found}.")
             if not value.is_floating_point():
                 raise ModelError(f"The encoder {name} returned a {part} of {value.dtype}; it must be floating point.")
+            device = next((given.device for given in batch.values()), value.device)
+            if value.device != device:
+                raise ModelError(
+                    f"The encoder {name} returned a {part} on {value.device}; its batch is on {device}, and what it "
+                    "makes belongs there (register tensors as buffers, which move with the model)."
+                )
             # once: later NaN shows in the loss, and the question would make a GPU wait in every step
             if not self._finite_seen and not bool(torch.isfinite(value).all()):
                 raise ModelError(f"The encoder {name} returned a {part} with NaN or infinity.")
         self._finite_seen = True
         return condition
+
+    def _encoded(self, batch: Batch, name: str) -> Any:
+        """What ``encode`` gives; of a frozen encoder without gradients and in full precision."""
+        missing = [key for key in self.reads if key not in batch]
+        if missing:
+            raise ModelError(
+                f"The encoder {name} reads {missing[0]!r}, which this data does not have.", field=missing[0]
+            )
+        try:
+            if not self._fixed:
+                return self.encode(batch)
+            device = next((value.device.type for value in batch.values()), "cpu")
+            with torch.no_grad(), torch.autocast(device, enabled=False):
+                return self.encode(batch)
+        except CondgenError:
+            raise
+        except Exception as error:  # a stranger's encoder may raise anything
+            if lacks_memory(error):
+                raise
+            reason = shown(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+            raise ModelError(
+                f"The encoder {name} failed ({reason}); mend it or choose another encoder.type.", field="encoder.type"
+            ) from error
+
+
+def _of_source(batch: Batch) -> Batch:
+    """What an encoder is given: the source's part of the batch where the examples have one, and their own keys."""
+    found = {key.removeprefix(SOURCE): value for key, value in batch.items() if key.startswith(SOURCE)}
+    if not found:
+        return batch
+    return {**found, "key": batch["key"]} if "key" in batch else found

@@ -29,6 +29,7 @@ ROOMS = [  # from top to bottom; rooms of one line do not import each other
     ["cores"],
     ["likelihoods"],
     ["plugins"],
+    ["probe"],
     ["condition"],
     ["npz"],
     ["progress", "files"],
@@ -36,7 +37,7 @@ ROOMS = [  # from top to bottom; rooms of one line do not import each other
     ["errors"],
 ]
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
-PURE = {"autoencoder", "model", "samplers", "cores", "likelihoods", "plugins", "condition"}
+PURE = {"autoencoder", "model", "samplers", "cores", "likelihoods", "plugins", "probe", "condition"}
 """They know nothing of files and progress bars either, though those stand below them."""
 OUTSIDE = {"npz", "progress", "files"}
 ENCODERS_MAY = {"streams", "errors"}

@@ -63,7 +63,7 @@ def build_autoencoder(recipe: Recipe, info: DataInfo) -> Autoencoder:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.seed)
-        encoder = find_encoder(recipe.encoder.type)(encoder_options(recipe.encoder), info)
+        encoder = _encoder(recipe, info)
         if not encoder.vector_size:
             raise RecipeError(
                 f"train.objective: squared_error decodes a vector, and encoder.type={recipe.encoder.type} yields none; "
@@ -87,13 +87,21 @@ def build_model(recipe: Recipe, info: DataInfo) -> ConditionalModel:
     """
     with torch.random.fork_rng(devices=[]):  # torch's own initialisers draw from the global generator: lend it
         torch.manual_seed(recipe.train.seed)
-        encoder = find_encoder(recipe.encoder.type)(encoder_options(recipe.encoder), info)
+        encoder = _encoder(recipe, info)
         likelihood = build_likelihood(recipe, info)
         core = build_core(recipe.model, info, likelihood, encoder)
     model = ConditionalModel(encoder, core, likelihood, info, condition_dropout=recipe.encoder.dropout)
     # channels last: a CPU's convolutions otherwise reorder every weight in every step
     model.to(memory_format=torch.channels_last)
     return model
+
+
+def _encoder(recipe: Recipe, info: DataInfo) -> Encoder:
+    """The recipe's encoder, with random weights; frozen where it says so."""
+    encoder = find_encoder(recipe.encoder.type)(encoder_options(recipe.encoder), info)
+    if encoder.frozen:
+        encoder.freeze()
+    return encoder
 
 
 def build_core(settings: ModelSection, info: DataInfo, likelihood: Likelihood, encoder: Encoder) -> nn.Module:
