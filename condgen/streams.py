@@ -69,7 +69,8 @@ def example_bytes(keys: Tensor, stream: int, count: int) -> Tensor:
     """Random bytes for each example, uint8 (B, count), on the device of ``keys`` (B,) int64.
 
     ``stream`` separates users of the same key. Of the keys of training examples these are taken: 0 and up by dropout,
-    call by call, -1 by flips, -2 by the labels encoder, -3 by dequantisation; encoders of others take -16 and below.
+    call by call, -1 by flips, -2 by the labels encoder, -3 by dequantisation, -4 by the dropping of conditions;
+    encoders of others take -16 and below.
     """
     words = -(-count // 8)
     counter = torch.arange(words, device=keys.device, dtype=torch.int64) * _GOLDEN  # (words,)

@@ -62,6 +62,7 @@ def tiny_model(
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
     core: str = "gated",
+    condition_dropout: float = 0.0,
     **sizes: Any,
 ) -> ConditionalModel:
     """A model with random weights; ``sizes`` are its core's own arguments.
@@ -82,7 +83,9 @@ def tiny_model(
             net = _pyramid(channels, likelihood, vector_size, map_channels, how, height, width, filters, sizes)
         else:
             net = _stacks(channels, likelihood, vector_size, map_channels, how, height, width, filters, layers, sizes)
-    return ConditionalModel(Given(info, vector_size, map_channels), net, likelihood, info).to(dtype).eval()
+    encoder = Given(info, vector_size, map_channels)
+    model = ConditionalModel(encoder, net, likelihood, info, condition_dropout=condition_dropout)
+    return model.to(dtype).eval()
 
 
 def _stacks(

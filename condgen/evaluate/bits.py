@@ -11,7 +11,7 @@ Legend: N images evaluated, C H W channels and pixels, x an image, h its conditi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -104,7 +104,7 @@ def bits_per_dim(
     mine = slice(rank, None, world_size)
     with evaluating(model):
         for part in _batches(indices[mine], batch_size):
-            nats[0, mine][part] = _nats(model, dataset, [indices[mine][part]])[1][0]
+            nats[0, mine][part] = _nats(model, dataset, indices[mine][part])[1][0]
     if world_size > 1:
         summed = torch.from_numpy(nats).to(model.device)  # zeros from the other ranks: adding them is exact
         torch.distributed.all_reduce(summed)
@@ -124,9 +124,10 @@ def likelihood_report(
     """Everything that ``condgen evaluate`` says about a model and a split.
 
     ``shuffle_gap_bits`` is the mean over images (bits per image, not per dimension) of -log2 p(x | another image's h)
-    + log2 p(x | h). It contains the cost of being wrong; ``condition_bits``, the gain over knowing nothing, needs a
-    model that was also trained without conditions, and is null. Other images' conditions are dealt by a permutation in
-    which none keeps its own (images of one label may swap). All ``*_ci95`` are half-widths.
+    + log2 p(x | h). It contains the cost of being wrong. ``condition_bits`` does not: it is the mean of -log2 p(x) +
+    log2 p(x | h), what h saves over knowing nothing, and null of a model that was never trained without conditions
+    (``encoder.dropout``). Both are paired, image by image. Other images' conditions are dealt by a permutation in which
+    none keeps its own (images of one label may swap). All ``*_ci95`` are half-widths.
 
     Where ``model.likelihood.bound``, all of this is of the bound, ``bound`` is true, and ``bits_per_dim_exact`` is the
     figure of the distribution that is sampled and scored. Reports of other likelihoods have neither.
@@ -141,31 +142,44 @@ def likelihood_report(
     """
     indices = _checked_indices(model, dataset, limit)
     N, dimensions = len(indices), dataset.info.dimensions
-    given = [indices]
-    if (model.encoder.vector_size or model.encoder.map_channels) and N > 1:
-        given.append(indices[derangement(N, seed)])
-    nats, exact = np.zeros((len(given), N)), np.zeros(N)
+    others: dict[str, np.ndarray | None] = {}  # the images whose conditions are given; None: no condition
+    if model.conditional and N > 1:
+        others["shuffled"] = indices[derangement(N, seed)]
+    if model.conditional and model.condition_dropout:
+        others["none"] = None
+    nats, exact = np.zeros((1 + len(others), N)), np.zeros(N)
     named = "bits/dim (bound)" if model.likelihood.bound else "bits/dim"
     images = []
     with evaluating(model), Progress("evaluating", N, "images", quiet) as progress:
         for part in _batches(indices, batch_size):
-            pixels, nats[:, part], exact[part] = _nats(model, dataset, [order[part] for order in given])
+            orders = [None if order is None else order[part] for order in others.values()]
+            pixels, nats[:, part], exact[part] = _nats(model, dataset, indices[part], orders)
             images.append(pixels)
             running = float(nats[0, : part.stop].mean()) / (math.log(2) * dimensions)
             progress.advance(part.stop - part.start, **{named: running})
     with Progress("compressing the images", len(FORMATS), "formats", quiet) as progress:
         files = baselines(torch.cat(images), dataset.info.bit_depth, done=lambda kind: progress.advance())
 
-    bits = nats / math.log(2)
-    mean, interval = mean_and_ci95(bits[0] / dimensions)
-    gap, gap_interval = mean_and_ci95(bits[1] - bits[0]) if len(given) > 1 else (None, None)
+    bits = dict(zip(["own", *others], nats / math.log(2), strict=True))
+
+    def beside(case: str) -> tuple[float | None, float | None, float | None]:
+        """bits/dim under other conditions, and by how many bits an image costs more so, with the interval."""
+        if case not in bits:
+            return None, None, None
+        return float(bits[case].mean()) / dimensions, *mean_and_ci95(bits[case] - bits["own"])
+
+    mean, interval = mean_and_ci95(bits["own"] / dimensions)
+    shuffled, gap, gap_interval = beside("shuffled")
+    unconditional, saved, saved_interval = beside("none")
     report: dict[str, float | int | str | None] = {
         "bits_per_dim": mean,
         "bits_per_dim_ci95": interval,
-        "bits_per_dim_shuffled": float(bits[1].mean()) / dimensions if len(given) > 1 else None,
+        "bits_per_dim_shuffled": shuffled,
+        "bits_per_dim_no_condition": unconditional,
         "shuffle_gap_bits": gap,
         "shuffle_gap_bits_ci95": gap_interval,
-        "condition_bits": None,
+        "condition_bits": saved,
+        "condition_bits_ci95": saved_interval,
         "dimensions": dimensions,
         "examples": N,
         "split": dataset.split,
@@ -184,21 +198,24 @@ def _batches(indices: np.ndarray, batch_size: int) -> Iterator[slice]:
         yield slice(start, min(start + batch_size, len(indices)))
 
 
-def _nats(model: ConditionalModel, dataset: ImageSet, given: list[np.ndarray]) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """The images ``given[0]``; -ln p of each, or its bound, under the conditions of the images ``given[k]``,
-    (len(given), B); and -ln p itself under their own, (B,)."""
+def _nats(
+    model: ConditionalModel, dataset: ImageSet, indices: np.ndarray, others: Sequence[np.ndarray | None] = ()
+) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """The images ``indices``; -ln p of each, or its bound, under its own condition and under those of the images
+    ``others[k]`` (None: under none), (1 + len(others), B); and -ln p itself under its own, (B,)."""
     rows, exact = [], np.empty(0)
     images = torch.empty(0)
-    keys = streams.example_keys(given[0], 0, "bound")  # the image's: other conditions, same noise
-    for k, indices in enumerate(given):
-        batch = {key: value.to(model.device) for key, value in dataset.batch(indices).items()}
-        if k == 0:
-            images = batch["image"]
-        found = model.log_prob_and_bound(images, model.condition(batch), keys)
+    keys = streams.example_keys(indices, 0, "bound")  # the image's: other conditions, same noise
+    for k, order in enumerate([indices, *others]):
+        h = None
+        if order is not None:
+            batch = {key: value.to(model.device) for key, value in dataset.batch(order).items()}
+            images, h = batch["image"] if k == 0 else images, model.condition(batch)
+        found = model.log_prob_and_bound(images, h, keys)
         log_prob, nats = (-value.double().cpu().numpy() for value in found)
         if k == 0:
             exact = log_prob
-        for index, value in zip(given[0], nats, strict=True):
+        for index, value in zip(indices, nats, strict=True):
             if not math.isfinite(value):
                 raise NumericalError(
                     f"The log-probability of image {index} of the {dataset.split} split is {-value}; "

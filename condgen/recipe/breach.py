@@ -151,7 +151,7 @@ def _names(name: str, schema: type[BaseModel]) -> tuple[list[str], list[str]]:
     }
     section, dot, _ = name.partition(".")
     if section == "encoder" and dot:
-        sections["encoder"] = ["type", *schema.model_fields]
+        sections["encoder"] = [*sections["encoder"], *schema.model_fields]
     dotted = {key: [f"{key}.{field}" for field in fields] for key, fields in sections.items()}
     known = dotted.get(section, []) if dot else [*Recipe.model_fields]
     return known, [field for key, fields in dotted.items() if not dot or key != section for field in fields]

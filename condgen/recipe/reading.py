@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from condgen.errors import RecipeError, shown
+from condgen.errors import ModelError, RecipeError, shown
 from condgen.files import read_regular
 from condgen.recipe.breach import Place, found, refuse_coerced, sentence
 from condgen.recipe.schema import EncoderSection, Recipe
@@ -134,6 +134,13 @@ def _encoder_options(section: EncoderSection, places: Mapping[str, Place]) -> Op
     from condgen.plugins import find_encoder  # torch comes with it
 
     schema = find_encoder(section.type).Options
+    taken = sorted(set(schema.model_fields) & set(EncoderSection.model_fields))
+    if taken:
+        raise ModelError(
+            f"encoder.type: {shown(section.type)} has a field of its own called {taken[0]}, which the section has for "
+            "every encoder; rename it in the encoder.",
+            field="encoder.type",
+        )
     try:
         options = schema.model_validate(section.options)
     except ValidationError as error:
@@ -152,7 +159,8 @@ def _checked(draft: _Draft) -> Recipe:
         if error.field == "encoder.type":  # no such encoder is installed
             raise RecipeError(f"{where(*place)}{error.message}", file=place[0], field=error.field) from error
         raise
-    filled = EncoderSection.model_validate({"type": recipe.encoder.type, **options.model_dump(mode="json")})
+    own = {"type": recipe.encoder.type, "dropout": recipe.encoder.dropout}
+    filled = EncoderSection.model_validate({**options.model_dump(mode="json"), **own})
     return recipe.model_copy(update={"encoder": filled})
 
 

@@ -75,8 +75,8 @@ class EncoderSection(BaseModel):
     )
     dropout: Fraction = Field(
         0.0,
-        description="Probability that a training example loses its condition (zeros), so that the model also learns "
-        "p(x): for condition_bits of evaluate and for --guidance.",
+        description="likelihood: probability that a training example loses its condition (zeros), so that the model "
+        "learns p(x) as well: for condition_bits of evaluate and for --guidance.",
     )
 
     @property

@@ -96,10 +96,43 @@ def test_the_report_agrees_with_its_parts_written_out() -> None:
         "shuffle_gap_bits_ci95": mean_and_half_width(gaps)[1],  # paired
     }
     assert {key: report[key] for key in expected} == pytest.approx(expected, rel=1e-9)
-    rest = {key: report[key] for key in ("condition_bits", "dimensions", "examples", "split", "bit_depth")}
-    assert rest == {"condition_bits": None, "dimensions": 36, "examples": 9, "split": "test", "bit_depth": 2}
+    rest = {key: report[key] for key in ("dimensions", "examples", "split", "bit_depth")}
+    assert rest == {"dimensions": 36, "examples": 9, "split": "test", "bit_depth": 2}
+    unknown = ("bits_per_dim_no_condition", "condition_bits", "condition_bits_ci95")  # never trained without
+    rest |= {key: report[key] for key in unknown}
+    assert [rest[key] for key in unknown] == [None] * 3
     assert set(report) == set(expected) | set(rest) | {"baseline_png", "baseline_webp"}
     assert all(isinstance(report[key], float) and report[key] for key in ("baseline_png", "baseline_webp"))
+
+
+@pytest.mark.parametrize("kind", ["categorical", "continuous_mixture"])
+def test_what_the_condition_saves_is_paired_with_what_the_model_knows_without_it(kind: str) -> None:
+    model = tiny_model(kind, height=3, width=4, conditioning="vector+map", condition_dropout=0.1)
+    data, n = images_for(model, 9), 9
+    report = likelihood_report(model, data, batch_size=4, quiet=True)
+    keys = streams.example_keys(np.arange(n), 0, "bound")
+
+    def bits(i: int, h: Condition) -> float:
+        """With the image's own noise, where there is any."""
+        found = model.log_prob_and_bound(data.images[i : i + 1], h, keys[i : i + 1])[1]
+        return -float(found) / math.log(2)
+
+    zeros = Condition(torch.zeros(1, 3), torch.zeros(1, 2, 3, 4))
+    with torch.no_grad():
+        own, without = [bits(i, data.condition[i]) for i in range(n)], [bits(i, zeros) for i in range(n)]
+    saved = mean_and_half_width([b - a for a, b in zip(own, without, strict=True)])
+    assert (report["condition_bits"], report["condition_bits_ci95"]) == pytest.approx(saved, rel=1e-9)
+    assert report["bits_per_dim_no_condition"] == pytest.approx(sum(without) / n / 12, rel=1e-12)
+    gap = report["shuffle_gap_bits"]
+    assert isinstance(gap, float) and gap != report["condition_bits"]
+    lines = [" ".join(line.split()) for line in _table(report).splitlines()]
+    assert f"what the condition saves {saved[0]:.4f} ± {saved[1]:.4f} bits/image" in lines
+    assert any(line.startswith("model, no condition") for line in lines)
+    assert not any("no condition" in line for line in _table({**report, **dict.fromkeys(
+        ("bits_per_dim_no_condition", "condition_bits", "condition_bits_ci95"))}).splitlines())  # fmt: skip
+    alone = likelihood_report(model, images_for(model, 1), quiet=True)  # nothing to swap with, but something to lose
+    assert alone["shuffle_gap_bits"] is None and isinstance(alone["condition_bits"], float)
+    assert alone["condition_bits_ci95"] is None
 
 
 @pytest.mark.parametrize("batch_size", [2, 64])
@@ -140,7 +173,7 @@ def test_the_report_of_a_bound_says_so_and_has_the_exact_figure_beside_it(batch_
 
 
 def test_the_report_of_an_unconditional_model_has_nothing_to_shuffle() -> None:
-    model = tiny_model("bernoulli")
+    model = tiny_model("bernoulli", condition_dropout=0.5)
     report = likelihood_report(model, images_for(model, 3), quiet=True)
     shuffled = ("bits_per_dim_shuffled", "shuffle_gap_bits", "shuffle_gap_bits_ci95", "condition_bits")
     assert [report[key] for key in shuffled] == [None] * 4
