@@ -10,15 +10,12 @@ Legend: n pictures of the part, C x H x W each.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import secrets
-import shutil
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,18 +23,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from condgen.data.entries import new_entry, one_process
 from condgen.data.framing import Framing, framed
 from condgen.data.images import pillow_quiet
 from condgen.data.parts import Loaded, Skipped, digest
 from condgen.errors import InputError, MachineError, shown
-from condgen.files import cache_folder, sync_folder, write_new
+from condgen.files import cache_folder, write_new
 from condgen.progress import Progress, warn
 
 _FORMAT = 1
 """Raise it when the same file would be decoded to other pixels."""
 _CHUNK = 32
 """Pictures of one task of the thread pool."""
-_SPARE_BYTES = 64 << 20
 _PIXELS, _INDEX = "pixels.npy", "index.json"
 
 Opener = Callable[[], Image.Image]
@@ -69,7 +66,7 @@ class PicturePart:
         folder = cache_folder() / "images" / key
         found = _read(folder, shape)
         if found is None:
-            with _one_process(folder):
+            with one_process(folder):
                 found = _read(folder, shape)
                 if found is None:
                     _write(folder, self, framing)
@@ -107,41 +104,13 @@ def _read(folder: Path, shape: tuple[int, ...]) -> Loaded | None:
 
 
 def _write(folder: Path, part: PicturePart, framing: Framing) -> None:
-    """Decodes the whole part into a folder aside and renames it to ``folder``."""
-    shape = (part.count, *framing.shape)
-    needed = int(np.prod(shape, dtype=object)) + _SPARE_BYTES
-    aside = folder.parent / f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}"
-    try:
-        for left in folder.parent.glob(f".{folder.name}-*"):  # of a process that died: this one holds the lock
-            shutil.rmtree(left, ignore_errors=True)
-        free = shutil.disk_usage(folder.parent).free
-        if free < needed:
-            raise MachineError(
-                f"{shown(folder.parent)} has {free >> 20:,} MiB free, but the images of {part.name} take "
-                f"{needed >> 20:,} MiB when decoded; make room or set XDG_CACHE_HOME to a larger disk.",
-                file=folder.parent,
-            )
-        aside.mkdir()
-        try:
-            skipped, resized = _write_pixels(aside / _PIXELS, part, framing)
-            rows = [(entry.row, entry.name, entry.reason) for entry in skipped]
-            index = {"images": part.name, "resized": resized, "skipped": rows}
-            write_new(aside / _INDEX, json.dumps(index, indent=1).encode())
-            sync_folder(aside)
-            if folder.exists():  # damaged, or another process was quicker
-                os.rename(folder, aside / "old")
-            os.rename(aside, folder)
-            shutil.rmtree(folder / "old", ignore_errors=True)
-            sync_folder(folder.parent)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise MachineError(
-            f"The decoded images of {part.name} cannot be kept in {shown(folder.parent)} ({error.strerror}); make room "
-            "or set XDG_CACHE_HOME to another folder.",
-            file=folder.parent,
-        ) from error
+    """Decodes the whole part into a folder aside, which becomes ``folder``."""
+    size = int(np.prod((part.count, *framing.shape), dtype=object))
+    with new_entry(folder, size, f"The decoded images of {part.name}") as aside:
+        skipped, resized = _write_pixels(aside / _PIXELS, part, framing)
+        rows = [(entry.row, entry.name, entry.reason) for entry in skipped]
+        index = {"images": part.name, "resized": resized, "skipped": rows}
+        write_new(aside / _INDEX, json.dumps(index, indent=1).encode())
     if skipped:
         warn(
             f"{len(skipped)} of {part.count} images of {part.name} are skipped, first {shown(skipped[0].name)}: "
@@ -212,25 +181,3 @@ def _decode_chunk(pictures: list[tuple[str, Opener]], framing: Framing) -> Chunk
         except InputError as reason:
             bad.append((place, name, reason.message))
     return pixels, bad, resized
-
-
-@contextmanager
-def _one_process(folder: Path) -> Iterator[None]:
-    """Of several processes that want the same entry one decodes, the others wait and find it."""
-    lock = folder.parent / f".{folder.name}.lock"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise MachineError(
-            f"{shown(lock)} cannot be made ({error.strerror}); set XDG_CACHE_HOME to a folder that can be written.",
-            file=lock,
-        ) from error
-    try:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks: then two may decode the same, and the rename decides
-            pass
-        yield
-    finally:
-        os.close(descriptor)

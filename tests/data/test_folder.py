@@ -237,7 +237,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, cache: Path, monkeypa
     assert not [path for path in (cache / "images").iterdir() if path.suffix != ".lock"]
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 20}))
-        with pytest.raises(MachineError, match=r"1 MiB free, but the images of .* take 64 MiB"):
+        with pytest.raises(MachineError, match=r"1 MiB free, but the decoded images of .* take 64 MiB"):
             open_data(section(tmp_path), "train")
     assert len(open_data(section(tmp_path), "train")) == 9 - 1
 
