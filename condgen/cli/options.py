@@ -208,7 +208,7 @@ def _unknown(word: str, known: Sequence[str]) -> RecipeError:
 def conditions(model: ConditionalModel, words: Sequence[tuple[str, str]]) -> list[tuple[str, Condition]]:
     """(name, condition of batch 1) for each row that ``words`` ask for.
 
-    Without words: the recipe's ``sample.labels``, else the encoder's own examples, at most 16 of them.
+    Without words: the recipe's ``sample.labels`` for the encoder's first word, else its own examples, at most 16.
 
     Raises:
         RecipeError: the encoder does not know a word or its value, or it needs words and there are none.
@@ -235,13 +235,14 @@ def conditions(model: ConditionalModel, words: Sequence[tuple[str, str]]) -> lis
         rows = [[(word, values[i % len(values)]) for word, values in by_word.items()] for i in range(count)]
     else:
         labels = model.recipe.sample.labels
-        rows = [[("label", label)] for label in labels] or [[example] for example in encoder.examples()[:_MOST_ROWS]]
+        word = encoder.words[0] if encoder.words else "label"
+        rows = [[(word, label)] for label in labels] or [[example] for example in encoder.examples()[:_MOST_ROWS]]
     if not rows:
         known = " or ".join(f"--{word}" for word in encoder.words) or "a condition through Python"
         raise RecipeError(f"The model is conditional; give {known}.", field=next(iter(encoder.words), None))
     found = []
     for row in rows:
         condition = model.encode(**dict(row))
-        name = ", ".join(Path(value).name if word != "label" else value for word, value in row)
+        name = ", ".join(Path(value).name if os.path.isfile(value) else value for _, value in row)
         found += [(name if len(condition) == 1 else f"{name} {k}", condition[k]) for k in range(len(condition))]
     return found

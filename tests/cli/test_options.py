@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+import condgen
+from condgen import plugins
 from condgen.cli.options import conditions, free_path, split_words
-from condgen.condition import DataInfo
+from condgen.condition import Batch, Condition, DataInfo
 from condgen.errors import RecipeError
 from condgen.model import ConditionalModel
 from condgen.recipe import Recipe
@@ -60,6 +62,32 @@ def test_rows_without_words() -> None:
     asked = conditions(model({"type": "labels"}, ("c7", "c2")), [])
     assert [name for name, _ in asked] == ["c7", "c2"]
     assert asked[0][1].vector is not None and asked[0][1].vector[0, 7] == 1
+
+
+class Said(condgen.Encoder):
+    """One number: how long the sentence is."""
+
+    words = ("sentence", "letters")
+    vector_size = 1
+
+    def encode(self, batch: Batch) -> Condition:
+        return Condition(vector=batch["said"])
+
+    def parse(self, word: str, value: str) -> dict[str, torch.Tensor]:
+        return {"said": torch.tensor([[float(len(value))]])} if word in self.words else super().parse(word, value)
+
+
+def test_any_word_of_any_encoder_makes_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "_registered", {"said": Said})
+    monkeypatch.chdir(tmp_path)
+    Path("there.txt").touch()
+    found = conditions(model({"type": "said"}), [("sentence", "hat/no hat"), ("sentence", f"{tmp_path}/there.txt")])
+    assert [name for name, _ in found] == ["hat/no hat", "there.txt"]  # a sentence whole, of a file its name
+    assert [float(h.vector) for _, h in found if h.vector is not None] == [10, len(f"{tmp_path}/there.txt")]
+    grid = conditions(model({"type": "said"}, ("a", "bcd")), [])  # the recipe's labels are for the first word
+    assert [(name, float(h.vector)) for name, h in grid if h.vector is not None] == [("a", 1), ("bcd", 3)]
+    with pytest.raises(RecipeError, match=r"--sentense: no option, .* \(it has --sentence, --letters\); did you mean"):
+        conditions(model({"type": "said"}), [("sentense", "a")])
 
 
 def test_a_free_name_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
