@@ -48,8 +48,13 @@ def permutation(count: int, seed: int, *purpose: int | str) -> np.ndarray:
 
 def _started(keys: Tensor, stream: int) -> Tensor:
     """The state from which ``stream`` of each key counts, (B, 1)."""
-    offset = (stream * _MIX_2 + 2**63) % 2**64 - 2**63  # wrapped as int64 arithmetic would
-    return _mix(keys + offset)[:, None]
+    signed = (offset(stream) + 2**63) % 2**64 - 2**63
+    return _mix(keys + signed)[:, None]
+
+
+def offset(stream: int) -> int:
+    """What is added to a key, modulo 2^64, before it starts ``stream``: for kernels that draw by themselves."""
+    return stream * _MIX_2 % 2**64
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -69,8 +74,8 @@ def example_bytes(keys: Tensor, stream: int, count: int) -> Tensor:
     """Random bytes for each example, uint8 (B, count), on the device of ``keys`` (B,) int64.
 
     ``stream`` separates users of the same key. Of the keys of training examples these are taken: 0 and up by dropout,
-    call by call, -1 by flips, -2 by the labels encoder, -3 by dequantisation, -4 by the dropping of conditions;
-    encoders of others take -16 and below.
+    call by call, -1 by flips, -2 by the labels encoder, -3 by dequantisation, -4 by the dropping of conditions,
+    -5 by the encoders of views (noise, holes), -6 by augmentation; encoders of others take -16 and below.
     """
     words = -(-count // 8)
     counter = torch.arange(words, device=keys.device, dtype=torch.int64) * _GOLDEN  # (words,)

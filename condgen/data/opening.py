@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from condgen.condition import DataInfo
 from condgen.data.arrays import find_npz
+from condgen.data.cache import PicturePart, pooled
 from condgen.data.columns import check_rows, read_columns
 from condgen.data.dataset import Dataset
 from condgen.data.folder import find_folder
 from condgen.data.framing import Framing
+from condgen.data.pairs import Pairs
 from condgen.data.parts import SPLITS, Source, Split, digest, rows_of
 from condgen.data.portrait_set import find_portraits
 from condgen.data.portraits import ATTRIBUTES
@@ -19,7 +22,7 @@ from condgen.data.shards import find_shards
 from condgen.data.torchvision_sets import ATTRIBUTES as TORCHVISION_ATTRIBUTES
 from condgen.data.torchvision_sets import CLASSES as TORCHVISION_CLASSES
 from condgen.data.torchvision_sets import Absent, find_torchvision
-from condgen.errors import InputError
+from condgen.errors import InputError, RecipeError
 from condgen.recipe.schema import DataSection
 
 _ON_DISK = {"folder": find_folder, "shards": find_shards, "npz": find_npz}
@@ -47,17 +50,18 @@ def open_data(section: DataSection, split: Split) -> Dataset:
     bad = np.array([entry.row for entry in skipped], np.int64)
     skipped = [entry for entry, here in zip(skipped, np.isin(bad, rows), strict=True) if here]
     rows = rows[~np.isin(rows, bad)]
-    return Dataset(
+    fingerprint = digest(
+        part.fingerprint,
+        framing,
+        section.bit_depth,
+        split,
+        rows,
+        *(piece for pair in columns.items() for piece in pair),
+    )
+    images = Dataset(
         info=_info(section, source, {name: values.shape[1] for name, values in columns.items()}),
         split=split,
-        fingerprint=digest(
-            part.fingerprint,
-            framing,
-            section.bit_depth,
-            split,
-            rows,
-            *(piece for pair in columns.items() for piece in pair),
-        ),
+        fingerprint=fingerprint,
         skipped=[(entry.name, entry.reason) for entry in skipped],
         rows=rows,
         pixels=pixels,
@@ -65,7 +69,9 @@ def open_data(section: DataSection, split: Split) -> Dataset:
         attributes=part.attributes,
         columns=columns,
         resized=resized,
+        stamp=digest(fingerprint, part.stamp),
     )
+    return replace(images, pairs=Pairs(images.identities)) if section.pairs == "identity" else images
 
 
 def data_info(section: DataSection) -> DataInfo | None:
@@ -118,6 +124,20 @@ def declared_info(section: DataSection) -> DataInfo:
 
 
 def _find(section: DataSection, download: bool) -> Source:
+    source = _as_it_is(section, download)
+    if section.own_splits:
+        return source
+    parts = [source.parts[split] for split in SPLITS if split in source.parts]
+    pictures = [part for part in parts if isinstance(part, PicturePart)]
+    if len(pictures) < len(parts):
+        raise RecipeError(
+            f"data.own_splits: {section.source} are drawn split by split and cannot be pooled; leave it true.",
+            field="data.own_splits",
+        )
+    return replace(source, parts={"train": pooled(pictures, source.name)})
+
+
+def _as_it_is(section: DataSection, download: bool) -> Source:
     if section.source == "portraits":
         return find_portraits(section)
     if section.source in _ON_DISK:

@@ -76,6 +76,10 @@ class Part(Protocol):
     def fingerprint(self) -> str:
         """A digest of names and sizes, or of whatever else decides the images. Not of where they lie or of times."""
 
+    @property
+    def stamp(self) -> str:
+        """The fingerprint with times of change, where files have them."""
+
     def __len__(self) -> int: ...
 
     def load(self, framing: Framing, max_skipped: float) -> Loaded:
@@ -131,7 +135,8 @@ def grouped(names: Iterable[str], where: str) -> dict[Split, list[str]]:
 def rows_of(source: Source, split: Split, section: DataSection) -> tuple[Split, np.ndarray]:
     """Which part holds ``split``, and its rows there (int64, ascending).
 
-    Rows are drawn before anything is skipped, so that one unreadable picture moves no other from split to split.
+    Rows are drawn before anything is skipped, so that one unreadable picture moves no other from split to split. See
+    ``data.split_by`` for what is drawn.
 
     Raises:
         InputError: the split is neither there nor can be drawn.
@@ -144,27 +149,59 @@ def rows_of(source: Source, split: Split, section: DataSection) -> tuple[Split, 
             "give a set that has them.",
             field="data.root",
         )
-    count = len(source.parts["train"])
-    order = permutation(count, section.split_seed, "data", "split")
-    # from both ends of one order: the share of one does not move the other
+    part = source.parts["train"]
+    units = np.arange(len(part))  # an image, or where people are drawn whole, who is in it
+    if section.split_by == "identity":
+        units = _labels(source, part)
+    order = permutation(int(units.max(initial=-1)) + 1, section.split_seed, "data", "split")
+    groups = [order]
+    if section.split_by == "class":
+        labels = _labels(source, part)[order]
+        groups = [order[labels == c] for c in np.unique(labels)]
+    chosen = np.concatenate([_chosen(group, source, split, section) for group in groups])
+    if not len(chosen):
+        way_out = "lower data.test, which takes all images" if split == "train" else f"set data.{split} above 0"
+        raise InputError(f"{source.name} has no {split} split; {way_out}.", field=f"data.{split}")
+    return "train", np.flatnonzero(np.isin(units, chosen))
+
+
+def _chosen(order: np.ndarray, source: Source, split: Split, section: DataSection) -> np.ndarray:
+    """Those of ``order`` that belong to ``split``: from both ends, so that the share of one does not move the other.
+
+    Raises:
+        InputError: none would be left for training.
+    """
+    count = len(order)
     test = 0 if "test" in source.parts else _share(count, section.test)
     validation = 0 if "validation" in source.parts else _share(count, section.validation)
     everything = section.test == 1 and not validation  # of a set that is only measured, none is for training
     if test + validation >= count and not everything:
+        what = {None: "images", "class": "images of one class", "identity": "people"}[section.split_by]
         raise InputError(
-            f"{source.name} has {count} training images, of which {test + validation} would be kept for validation "
+            f"{source.name} has {count} training {what}, of which {test + validation} would be kept for validation "
             "and test; give more images or lower data.validation and data.test.",
             field="data.validation",
         )
-    chosen = {
+    return {
         "test": order[:test],
         "validation": order[count - validation :],
         "train": order[test : count - validation],
     }[split]
-    if not len(chosen):
-        way_out = "lower data.test, which takes all images" if split == "train" else f"set data.{split} above 0"
-        raise InputError(f"{source.name} has no {split} split; {way_out}.", field=f"data.{split}")
-    return "train", np.sort(chosen)
+
+
+def _labels(source: Source, part: Part) -> np.ndarray:
+    """The labels of ``part``, counted from 0 without gaps, int64 (n,).
+
+    Raises:
+        InputError: the part has none.
+    """
+    if part.labels is None:
+        raise InputError(
+            f"data.split_by: {source.name} does not say what or who is in its images; give a folder for each, or leave "
+            "data.split_by out.",
+            field="data.split_by",
+        )
+    return np.unique(part.labels, return_inverse=True)[1].astype(np.int64)
 
 
 def _share(count: int, fraction: float) -> int:

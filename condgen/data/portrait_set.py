@@ -46,6 +46,7 @@ class PortraitPart:
     def __init__(self, section: DataSection, first: int, identities: int) -> None:
         self.labels = np.repeat(np.arange(first, first + identities, dtype=np.int64), section.views)
         self.fingerprint = digest("portraits 1", section.split_seed, first, identities, section.views, section.grain)
+        self.stamp = self.fingerprint
         self._section = section
         self._attributes = np.zeros((len(self.labels), len(ATTRIBUTES)), np.int8)
         self._known = np.zeros(len(self.labels), bool)  # whose pixels (where kept) and attributes are there

@@ -37,6 +37,11 @@ class DataSection(Section):
         (255, 255, 255), description="Colour behind transparency and padding, RGB 0..255."
     )
     flip: bool = Field(False, description="Mirror half of the training images left to right.")
+    augment: Annotated[float, Field(ge=0, le=2)] = Field(
+        0.0,
+        description="Strength of random shifts, turns, sizes, light and loss of colour of the training images; 1: as is "
+        "usual for faces.",
+    )
     validation: Fraction = Field(
         0.05, description="Share of the training images kept for validation where the set has no such split."
     )
@@ -45,6 +50,19 @@ class DataSection(Section):
     )
     split_seed: int = Field(
         0, description="Seed of the splits that are drawn; of portraits: of all people and pictures."
+    )
+    split_by: Literal["class", "identity"] | None = Field(
+        None,
+        description="How a split is drawn: of every class the same share (class), or whole people, who are the labels "
+        "(identity); default: any images.",
+    )
+    own_splits: bool = Field(
+        True, description="Keep the splits that the set brings along; false: pool them all and draw new ones."
+    )
+    pairs: Literal["none", "identity"] = Field(
+        "none",
+        description="Whose condition an image has: its own, or that of another image of its identity (label), where "
+        "there is one; drawn anew in every epoch, fixed in evaluation.",
     )
     max_skipped: Fraction = Field(0.01, description="Share of unreadable images above which a folder is refused.")
     columns: str | None = Field(
@@ -172,12 +190,24 @@ class ModelSection(Section):
 class TrainSection(Section):
     """How long, how fast and how often."""
 
-    objective: Literal["likelihood", "squared_error"] = Field(
+    objective: Literal["likelihood", "squared_error", "triplet"] = Field(
         "likelihood",
-        description="likelihood: the conditional model; squared_error: the encoder and a deconvolutional decoder.",
+        description="likelihood: the conditional model; squared_error: the encoder and a deconvolutional decoder; "
+        "triplet: the encoder alone, pictures of one label near each other.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Seed of everything random in training.")
     batch_size: Positive = Field(64, description="Images a step, over all processes.")
+    views: Annotated[int, Field(ge=2)] = Field(
+        4, description="triplet: images of each identity in a batch, which has batch_size / views identities."
+    )
+    margin: Annotated[float, Field(gt=0, lt=4)] = Field(
+        0.2, description="triplet: by how much nearer one's own is to be, in squared distance of unit vectors."
+    )
+    mining: Literal["semihard", "hard", "all"] = Field(
+        "semihard",
+        description="triplet: negatives that count: farther than the positive but within the margin (semihard), nearer "
+        "than it (hard), or both (all).",
+    )
     micro_batch: Positive | None = Field(
         None, description="Images of one forward pass of a process; default: its whole share."
     )
@@ -243,7 +273,9 @@ class SampleSection(Section):
     tile: Annotated[int, Field(ge=1, le=4096)] = Field(
         8, description="Images sampled together; part of what decides an fp32 picture."
     )
-    labels: tuple[str, ...] = Field((), description="Labels of the grids' rows; default: the encoder's own examples.")
+    labels: tuple[str, ...] = Field(
+        (), description="What the grids' rows ask the encoder's first word for; default: the encoder's own examples."
+    )
 
 
 class Recipe(Section):
@@ -282,7 +314,7 @@ class Recipe(Section):
             raise ValueError(
                 f"model.filters: {self.model.filters} does not divide by 4, the number of sets of channels"
             )
-        if self.data.flip and self.data.source == "portraits":
+        if self.data.flip and self.data.source == "portraits" and self.train.objective != "triplet":
             raise ValueError("data.flip: drawn portraits know left from right (looking left); leave it false")
         if self.model.filters < self.data.channels:
             raise ValueError("model.filters: every colour needs a feature map; give at least data.channels")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from condgen import streams
-from condgen.data import flipped
+from condgen.data import Pairs, augmented, flipped
 
 Batch = dict[str, Tensor]
 
@@ -28,8 +28,16 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: np.ndarray) -> Batch:
-        """The examples at ``indices`` (int64); called from a background thread."""
+    def batch(self, indices: np.ndarray, sources: np.ndarray | None = None) -> Batch:
+        """The examples at ``indices`` (int64), with the conditions of ``sources``; called from a background thread."""
+        ...
+
+
+class Sequence(Protocol):
+    """An endless sequence of examples."""
+
+    def at(self, start: int, stop: int) -> tuple[np.ndarray, Tensor]:
+        """Indices, int64, and keys of the examples at positions ``start`` .. ``stop`` - 1."""
         ...
 
 
@@ -97,13 +105,25 @@ class Batches:
 
 
 def fetcher(
-    examples: Examples, order: Order, batch_size: int, rank: int, ranks: int, *, flip: bool, pin: bool
+    examples: Examples,
+    order: Sequence,
+    batch_size: int,
+    rank: int,
+    ranks: int,
+    *,
+    flip: bool,
+    pin: bool,
+    augment: float = 0.0,
+    bit_depth: int = 8,
+    pairs: Pairs | None = None,
 ) -> Callable[[int], Batch]:
     """The function that makes the batch of a step for ``rank``; {} where its share is empty.
 
     Args:
         flip: mirror half of the images, by their keys.
+        augment: strength of what ``augmented`` does to images of ``bit_depth``, by their keys too.
         pin: put the tensors into page-locked memory, for a GPU.
+        pairs: deals every example one whose condition it has.
     """
     first, last = share(batch_size, rank, ranks)
 
@@ -111,9 +131,12 @@ def fetcher(
         indices, keys = order.at(step * batch_size + first, step * batch_size + last)
         if not len(indices):
             return {}
-        batch = {**examples.batch(indices), "key": keys}
+        sources = None if pairs is None else pairs.sources(indices, keys)
+        batch = {**examples.batch(indices, sources), "key": keys}
         if flip:
             batch["image"] = flipped(batch["image"], keys)
+        if augment:
+            batch["image"] = augmented(batch["image"], keys, augment, bit_depth)
         return {name: tensor.pin_memory() for name, tensor in batch.items()} if pin else batch
 
     return fetch

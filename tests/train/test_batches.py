@@ -71,7 +71,7 @@ class Numbers:
     def __len__(self) -> int:
         return 20
 
-    def batch(self, indices: np.ndarray) -> Batch:
+    def batch(self, indices: np.ndarray, sources: np.ndarray | None = None) -> Batch:
         image = torch.zeros(len(indices), 1, 1, 2, dtype=torch.uint8)
         image[:, 0, 0, 0] = torch.from_numpy(indices)
         image[:, 0, 0, 1] = 255

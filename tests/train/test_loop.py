@@ -57,7 +57,7 @@ class Points:
     def __len__(self) -> int:
         return 10
 
-    def batch(self, indices: np.ndarray) -> Batch:
+    def batch(self, indices: np.ndarray, sources: np.ndarray | None = None) -> Batch:
         x = self.x[torch.from_numpy(indices)]
         return {"x": x, "y": 3 * x + 1, "index": torch.from_numpy(indices)}
 
