@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from condgen.condition import Batch, Condition, DataInfo, Encoder, Options
-    from condgen.data import Dataset, open_data, open_image
+    from condgen.data import Dataset, open_data, open_image, open_mask
     from condgen.errors import CondgenError
     from condgen.model import ConditionalModel
     from condgen.plugins import register_encoder
@@ -26,6 +26,7 @@ _HOME = {
     "Dataset": "condgen.data",
     "open_data": "condgen.data",
     "open_image": "condgen.data",
+    "open_mask": "condgen.data",
     "CondgenError": "condgen.errors",
     "ConditionalModel": "condgen.model",
     "register_encoder": "condgen.plugins",
@@ -45,6 +46,7 @@ __all__ = [
     "load",
     "open_data",
     "open_image",
+    "open_mask",
     "register_encoder",
     "train",
 ]

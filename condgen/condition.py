@@ -191,6 +191,9 @@ class Encoder(nn.Module, ABC):
     built. Such an encoder has no gradients, stays in evaluation mode and out of autocast, and sees images without
     augmentation, each of a data set once: what it yields is kept on disk and looked up by later epochs, evaluations
     and processes. Its weights lie once in a run, not in every checkpoint."""
+    task: str = ""
+    """The command that is made for such conditions, if there is one: ``upscale``, ``colorize`` or ``complete``. Its
+    encoder has the word ``image`` and shows with ``view`` what the condition has of a picture."""
     version: int = 1
     """Raise it when the same options and weights come to mean other conditions: models of another version are then
     refused, and conditions on disk made anew."""
@@ -233,6 +236,19 @@ class Encoder(nn.Module, ABC):
         """What a command-line word means as a batch of one, e.g. ``("label", "sneaker")`` -> ``{"label": [7]}``."""
         known = ", ".join(f"--{name}" for name in self.words) or "none"
         raise RecipeError(f"The encoder {type(self).__name__} has no word {word!r} (known: {known}).", field=word)
+
+    def view(self, batch: Batch) -> Tensor | None:
+        """What the condition shows of ``batch["image"]``, as pictures of that shape, uint8 (B, C, H, W), for sheets;
+        None where there is nothing to show."""
+        return None
+
+    def known(self, batch: Batch) -> Tensor | None:
+        """Which pixels of ``batch["image"]`` the condition gives away, bool (B, H, W); None: none.
+
+        Those are certain: training, evaluation and the bits count the others alone, and sampling keeps them. Whoever
+        wants other ones puts them into the batch as ``known``.
+        """
+        return None
 
     def examples(self) -> list[tuple[str, str]]:
         """Pairs (word, value) that show the range of conditions, for sheets and grids; [] where images do that."""

@@ -178,28 +178,31 @@ class ConditionalModel(Encoded):
         """ln p(x | h) in nats: integers (B, C, H, W) -> (B,)."""
         return self.log_prob_map(x, h).sum((1, 2))
 
-    def log_prob_and_bound(self, x: Tensor, h: Condition | None, keys: Tensor) -> tuple[Tensor, Tensor]:
+    def log_prob_and_bound(
+        self, x: Tensor, h: Condition | None, keys: Tensor, known: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """``log_prob`` and what training raises, twice (B,): the same numbers unless ``likelihood.bound``.
 
         Args:
             keys: the examples' own streams, int64 (B,), for the noise of a bound.
+            known: bool (B, H, W), pixels that are certain and cost nothing, as ``Encoder.known`` says.
         """
         x = x.to(self.device)
         parameters = self._parameters_of(x, h)
-        exact = self.likelihood.log_prob(parameters, x).sum((1, 2))
+        exact = _over_unknown(self.likelihood.log_prob(parameters, x), known)
         if not self.likelihood.bound:
             return exact, exact
-        return exact, self.likelihood.log_bound(parameters, x, keys.to(self.device)).sum((1, 2))
+        return exact, _over_unknown(self.likelihood.log_bound(parameters, x, keys.to(self.device)), known)
 
     def nll(self, batch: Batch) -> Tensor:
         """-ln p(x | encoder(batch)) of each example in nats, (B,), or its upper bound where ``likelihood.bound``:
-        what training lowers.
+        what training lowers. Of an image with known pixels (``Encoder.known``) it is that of the others.
 
         Dropout (in training mode) and the bound's noise draw from the examples' own streams, ``batch["key"]``.
         """
         x, keys = batch["image"], batch.get("key")
         parameters = self._parameters_of(x, self.condition(batch), keys if self.training else None)
-        return -self.likelihood.log_bound(parameters, x, keys).sum((1, 2))
+        return -_over_unknown(self.likelihood.log_bound(parameters, x, keys), self.encoder.known(batch))
 
     def sample(self, h: Condition | None = None, count: int = 1, seed: int = 0, **options: Any) -> Tensor:
         """``count`` images for each condition of ``h``, a function of (weights, h, seed) alone.
@@ -306,3 +309,8 @@ class ConditionalModel(Encoded):
             yield from tiles
         finally:
             self.train(was_training)
+
+
+def _over_unknown(log_probs: Tensor, known: Tensor | None) -> Tensor:
+    """Sums over the pixels that are not known, (B, H, W) -> (B,)."""
+    return (log_probs if known is None else log_probs.masked_fill(known, 0)).sum((1, 2))

@@ -103,6 +103,7 @@ def _table(report: dict[str, Any]) -> str:
         f"{report['bit_depth']} bits each",
         line(model, report["bits_per_dim"], report["bits_per_dim_ci95"]),
         line("model, discretised", report.get("bits_per_dim_exact"), report.get("bits_per_dim_exact_ci95")),
+        line("  in unknown pixels", report.get("bits_per_unknown_dim"), report.get("bits_per_unknown_dim_ci95")),
         line("lossless WebP, one mosaic", report["baseline_webp"]),
         line("lossless PNG, one mosaic", report["baseline_png"]),
         line("model, others' conditions", report["bits_per_dim_shuffled"]),

@@ -3,7 +3,8 @@
 bits/dim = -ln p(x | h) / (ln 2 * C * H * W), averaged over images, on the integers 0 .. 2^bits - 1: no dequantisation,
 no augmentation, no dropout, at least fp32 (fp64 where the model is), sums in fp64. Of a likelihood whose training
 raises a bound (continuous mixtures) the figure is that variational bound, with noise that depends on the image's place
-in the data set alone; the exact one stands beside it.
+in the data set alone; the exact one stands beside it. Pixels that the condition gives away (``Encoder.known``: those
+around the hole of an inpainting model) are certain and cost nothing.
 
 Legend: N images evaluated, C H W channels and pixels, x an image, h its condition.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -104,7 +106,7 @@ def bits_per_dim(
     mine = slice(rank, None, world_size)
     with evaluating(model):
         for part in _batches(indices[mine], batch_size):
-            nats[0, mine][part] = _nats(model, dataset, indices[mine][part])[1][0]
+            nats[0, mine][part] = _nats(model, dataset, indices[mine][part]).bound[0]
     if world_size > 1:
         summed = torch.from_numpy(nats).to(model.device)  # zeros from the other ranks: adding them is exact
         torch.distributed.all_reduce(summed)
@@ -129,6 +131,10 @@ def likelihood_report(
     (``encoder.dropout``). Both are paired, image by image. Other images' conditions are dealt by a permutation in which
     none keeps its own (images of one label may swap). All ``*_ci95`` are half-widths.
 
+    Of a model whose conditions give pixels away, all bits are those of the unknown pixels, under the same holes with
+    every condition; ``bits_per_dim`` spreads them over all sub-pixels of the image, ``bits_per_unknown_dim`` (of all
+    images together) over the unknown ones, whose share is ``unknown_share``. Reports of other models have neither.
+
     Where ``model.likelihood.bound``, all of this is of the bound, ``bound`` is true, and ``bits_per_dim_exact`` is the
     figure of the distribution that is sampled and scored. Reports of other likelihoods have neither.
 
@@ -147,14 +153,18 @@ def likelihood_report(
         others["shuffled"] = indices[derangement(N, seed)]
     if model.conditional and model.condition_dropout:
         others["none"] = None
-    nats, exact = np.zeros((1 + len(others), N)), np.zeros(N)
+    nats, exact, unknown = np.zeros((1 + len(others), N)), np.zeros(N), np.ones(N)
+    counts_all = True
     named = "bits/dim (bound)" if model.likelihood.bound else "bits/dim"
     images = []
     with evaluating(model), Progress("evaluating", N, "images", quiet) as progress:
         for part in _batches(indices, batch_size):
             orders = [None if order is None else order[part] for order in others.values()]
-            pixels, nats[:, part], exact[part] = _nats(model, dataset, indices[part], orders)
-            images.append(pixels)
+            found = _nats(model, dataset, indices[part], orders)
+            nats[:, part], exact[part] = found.bound, found.exact
+            if found.unknown is not None:
+                unknown[part], counts_all = found.unknown, False
+            images.append(found.images)
             running = float(nats[0, : part.stop].mean()) / (math.log(2) * dimensions)
             progress.advance(part.stop - part.start, **{named: running})
     with Progress("compressing the images", len(FORMATS), "formats", quiet) as progress:
@@ -187,6 +197,13 @@ def likelihood_report(
         "baseline_png": files["png"],
         "baseline_webp": files["webp"],
     }
+    if not counts_all:
+        found_ratio, ratio_interval = _ratio_and_ci95(bits["own"], unknown * dimensions)
+        report |= {
+            "bits_per_unknown_dim": found_ratio,
+            "bits_per_unknown_dim_ci95": ratio_interval,
+            "unknown_share": float(unknown.mean()),
+        }
     if model.likelihood.bound:
         exact_mean, exact_interval = mean_and_ci95(exact / (math.log(2) * dimensions))
         report |= {"bound": True, "bits_per_dim_exact": exact_mean, "bits_per_dim_exact_ci95": exact_interval}
@@ -198,20 +215,44 @@ def _batches(indices: np.ndarray, batch_size: int) -> Iterator[slice]:
         yield slice(start, min(start + batch_size, len(indices)))
 
 
+def _ratio_and_ci95(values: np.ndarray, sizes: np.ndarray) -> tuple[float, float | None]:
+    """All of ``values`` over all of ``sizes``, and the half-width of its 95 % interval by linearisation (Cochran 1977,
+    section 6.3)."""
+    ratio = float(values.sum() / sizes.sum())
+    return ratio, mean_and_ci95((values - ratio * sizes) / sizes.mean())[1]
+
+
+@dataclass(frozen=True)
+class _Nats:
+    """What a batch costs."""
+
+    images: Tensor
+    bound: np.ndarray
+    """-ln p, or its bound, of each image under each condition, (conditions, B)."""
+    exact: np.ndarray
+    """-ln p itself under the image's own condition, (B,)."""
+    unknown: np.ndarray | None
+    """The share of each image's pixels that the condition does not give away, (B,); None: no condition gives any."""
+
+
 def _nats(
     model: ConditionalModel, dataset: ImageSet, indices: np.ndarray, others: Sequence[np.ndarray | None] = ()
-) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """The images ``indices``; -ln p of each, or its bound, under its own condition and under those of the images
-    ``others[k]`` (None: under none), (1 + len(others), B); and -ln p itself under its own, (B,)."""
+) -> _Nats:
+    """What the images ``indices`` cost under their own conditions, and under those of the images ``others[k]`` (None:
+    under none)."""
     rows, exact = [], np.empty(0)
-    images = torch.empty(0)
+    images, known = torch.empty(0), None
     keys = streams.example_keys(indices, 0, "bound")  # the image's: other conditions, same noise
     for k, order in enumerate([indices, *others]):
         h = None
         if order is not None:
             batch = {key: value.to(model.device) for key, value in dataset.batch(order).items()}
-            images, h = batch["image"] if k == 0 else images, model.condition(batch)
-        found = model.log_prob_and_bound(images, h, keys)
+            if k == 0:
+                images, known = batch["image"], model.encoder.known(batch)
+            if known is not None:
+                batch["known"] = known  # other images' conditions, the same holes
+            h = model.condition(batch)
+        found = model.log_prob_and_bound(images, h, keys, known)
         log_prob, nats = (-value.double().cpu().numpy() for value in found)
         if k == 0:
             exact = log_prob
@@ -222,7 +263,8 @@ def _nats(
                     "the model cannot be evaluated, use an earlier checkpoint."
                 )
         rows.append(nats)
-    return images.cpu(), np.stack(rows), exact
+    unknown = None if known is None else 1 - known.double().mean((1, 2)).cpu().numpy()
+    return _Nats(images.cpu(), np.stack(rows), exact, unknown)
 
 
 def _checked_indices(model: ConditionalModel, dataset: ImageSet, limit: int | None) -> np.ndarray:

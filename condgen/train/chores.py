@@ -58,7 +58,8 @@ class Validation:
 
 class Pictures:
     """Sheets of samples, ``step-00012000.png``: a row for each of the recipe's labels, or of the encoder's examples;
-    for an encoder that has none, rows for images of the data; without conditions, a plain grid.
+    for an encoder that has none, rows for images of the data, between what the condition shows of one and the image
+    itself where the encoder has a view; without conditions, a plain grid.
 
     Args:
         folder: where they go.
@@ -95,10 +96,18 @@ class Pictures:
             conditions = [model.encode(**{word: value}) for word, value in self._words]
             return [value for _, value in self._words], Condition.stack(conditions)
         if self._seen:
-            batch = {key: value.to(model.device) for key, value in self._seen.items()}
+            batch = self._seen_on(model)
             with torch.no_grad():
                 return [f"as image {i}" for i in range(len(batch["image"]))], model.condition(batch)
         return [], Condition()
+
+    def _seen_on(self, model: ConditionalModel) -> dict[str, Tensor]:
+        return {key: value.to(model.device) for key, value in self._seen.items()}
+
+    def _known(self, model: ConditionalModel) -> dict[str, Tensor]:
+        """The pixels that the conditions give away, for ``model.sample``."""
+        mask = model.encoder.known(self._seen_on(model)) if self._seen else None
+        return {} if mask is None else {"known": self._seen["image"], "mask": mask.cpu()}
 
     def _drawn(self, model: ConditionalModel, progress: Any = None) -> tuple[list[str], np.ndarray]:
         """Labels and images (rows, pictures of a row, C, H, W), uint8 0 .. 255."""
@@ -111,6 +120,7 @@ class Pictures:
             temperature=self._sample.temperature,
             tile=self._sample.tile,
             progress=progress,
+            **self._known(model),
         )
         images = displayable(drawn, model.info.bit_depth)
         return labels, images.reshape(rows, -1, *images.shape[1:])
@@ -140,7 +150,14 @@ class Pictures:
         with Progress("drawing samples", None, "pixels", self._quiet) as bar:
             labels, images = self._drawn(module, lambda done, total: bar.fraction(done / total))
         if labels:
-            picture = sheet(list(zip(labels, images, strict=True)), title=f"samples after {step:,} steps")
+            rows: list[tuple[str, np.ndarray]] = list(zip(labels, images, strict=True))
+            columns: tuple[str, ...] = ()
+            view = module.encoder.view(self._seen_on(module)) if self._seen else None
+            if view is not None:
+                given, originals = (displayable(x, module.info.bit_depth)[:, None] for x in (view, self._seen["image"]))
+                rows = list(zip(labels, np.concatenate([given, images, originals], axis=1), strict=True))
+                columns = ("given", *map(str, range(images.shape[1])), "image")
+            picture = sheet(rows, title=f"samples after {step:,} steps", columns=columns)
         else:
             picture = grid(images[0])
         save_png(self._folder / f"step-{step:08d}.png", picture, force=True)
