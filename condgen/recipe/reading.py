@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from condgen.errors import ModelError, RecipeError, shown
 from condgen.files import read_regular
 from condgen.recipe.breach import Place, found, refuse_coerced, sentence
+from condgen.recipe.packages import package_recipe, package_recipes
 from condgen.recipe.schema import EncoderSection, Recipe
 from condgen.recipe.strict_yaml import LIMIT, decoded, dump, parse, short, where
 
@@ -62,14 +63,15 @@ class _Draft:
 
 
 def read_recipe(target: str | os.PathLike[str], overrides: Overrides = ()) -> Recipe:
-    """The recipe at a path (it ends in .yaml, or has a folder in it) or of one that comes with condgen, by name.
+    """The recipe at a path (it ends in .yaml, or has a folder in it) or of one that comes along, by name.
 
     Raises:
         RecipeError: there is none, it cannot be read, a field is unknown or wrong, or an override is.
-        ModelError: the encoder it names is installed but broken.
+        ModelError: the encoder it names is installed but broken, or so is the package that the recipe comes with.
     """
-    path = _find(os.fspath(target))
-    draft = _read(path, shown(path.name if path.parent == _shipped() else target), ())
+    target = os.fspath(target)
+    path = _find(target)
+    draft = _read(path, shown(target if _is_path(target) else path.name), ())
     draft.lay(_overrides(overrides))
     return _checked(draft)
 
@@ -101,17 +103,18 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with condgen."""
-    return sorted(path.stem for path in _shipped().glob("*.yaml"))
+    """The recipes that come with condgen or with an installed package."""
+    return sorted({*_own(), *package_recipes()})
 
 
 def recipe_source(name: str) -> str:
-    """The text of a recipe that comes with condgen, as its author wrote it.
+    """The text of a recipe that comes along, as its author wrote it.
 
     Raises:
         RecipeError: there is none of this name.
+        ModelError: the package that it comes with is broken.
     """
-    return decoded((_shipped_named(name)).read_bytes(), f"{name}.yaml")
+    return decoded(_named(name).read_bytes(), f"{name}.yaml")
 
 
 def recipe_description(name: str) -> str:
@@ -177,17 +180,26 @@ def _shipped() -> Path:
     return Path(str(resources.files("condgen.recipes")))
 
 
-def _shipped_named(name: str) -> Path:
-    if name in recipe_names():
+def _own() -> list[str]:
+    return [path.stem for path in _shipped().glob("*.yaml")]
+
+
+def _named(name: str) -> Path:
+    if name in _own():  # first: no package puts another recipe under its name
         return _shipped() / f"{name}.yaml"
+    if name in package_recipes():
+        return package_recipe(name)
     near = difflib.get_close_matches(name, recipe_names(), 1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(recipe_names())}; a path ends in .yaml."
     raise RecipeError(f"There is no recipe {short(name)!r}; {hint}", file=name)
 
 
+def _is_path(target: str) -> bool:
+    return target.endswith((".yaml", ".yml")) or "/" in target or os.sep in target
+
+
 def _find(target: str) -> Path:
-    is_path = target.endswith((".yaml", ".yml")) or "/" in target or os.sep in target
-    return Path(target) if is_path else _shipped_named(target)
+    return Path(target) if _is_path(target) else _named(target)
 
 
 def _read(path: Path, source: str, chain: tuple[Path, ...]) -> _Draft:
@@ -217,7 +229,7 @@ def _read(path: Path, source: str, chain: tuple[Path, ...]) -> _Draft:
 
 
 def _parent(name: object, path: Path, place: Place) -> Path:
-    """The file that ``extends: name`` in ``path`` means: beside it (or below), or a recipe that comes with condgen."""
+    """The file that ``extends: name`` in ``path`` means: beside it (or below), or a recipe that comes along."""
     if not isinstance(name, str):
         raise _extends(place, f"expected the name of one recipe, found {found(name)}.")
     folder = path.parent.resolve()
@@ -232,7 +244,7 @@ def _parent(name: object, path: Path, place: Place) -> Path:
         return beside
     stem = name.removesuffix(".yaml")
     if stem in recipe_names():
-        return _shipped_named(stem)
+        return _named(stem)
     files = {file.stem: file.name for file in folder.glob("*.yaml")}
     near = difflib.get_close_matches(stem, [*files, *recipe_names()], 1)
     hint = (

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -525,6 +526,15 @@ def test_recipes(condgen: Condgen) -> None:
     )
     wrong = condgen("recipes", "mnits")
     assert (wrong.code, wrong.err) == (2, "condgen: error: There is no recipe 'mnits'; did you mean mnist?\n")
+
+
+def test_recipes_lists_a_broken_package_s_with_its_reason(condgen: Condgen, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = SimpleNamespace(name="stranger", value="no_such_package.recipes", dist=SimpleNamespace(name="strange"))
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == "condgen.recipes" else [])
+    rows = {row["name"]: row["description"] for row in condgen("recipes", "--json").object["recipes"]}
+    assert rows["stranger"].startswith("broken: The recipe stranger of strange cannot be found (ModuleNotFoundError:")
+    assert rows["quickstart"] and not rows["quickstart"].startswith("broken")
+    assert condgen("train", "stranger").code == 4
 
 
 def test_encoders_lists_a_broken_one_with_its_reason(condgen: Condgen, monkeypatch: pytest.MonkeyPatch) -> None:
