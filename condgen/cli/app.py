@@ -13,6 +13,7 @@ from condgen.cli.encoders import encoders
 from condgen.cli.evaluate import evaluate
 from condgen.cli.import_ import import_
 from condgen.cli.recipes import recipes
+from condgen.cli.reconstruct import reconstruct
 from condgen.cli.sample import sample
 from condgen.cli.score import score
 from condgen.cli.train import train
@@ -48,7 +49,7 @@ def app() -> Any:
         context_settings={"max_content_width": 110},
     )
     commands.callback(epilog=_EPILOG)(_root)
-    for command in (train, sample, complete, evaluate, score, verify, import_, recipes, encoders, doctor):
+    for command in (train, sample, complete, reconstruct, evaluate, score, verify, import_, recipes, encoders, doctor):
         # an encoder may have words of its own: --source face.jpg
         commands.command(
             command.__name__.rstrip("_"),
