@@ -23,7 +23,7 @@ ROOMS = [  # from top to bottom; rooms of one line do not import each other
     ["draw"],
     ["store"],
     ["recipe"],
-    ["autoencoder"],
+    ["autoencoder", "embedding"],
     ["model"],
     ["samplers"],
     ["cores"],
@@ -37,7 +37,7 @@ ROOMS = [  # from top to bottom; rooms of one line do not import each other
     ["errors"],
 ]
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
-PURE = {"autoencoder", "model", "samplers", "cores", "likelihoods", "plugins", "probe", "condition"}
+PURE = {"autoencoder", "embedding", "model", "samplers", "cores", "likelihoods", "plugins", "probe", "condition"}
 """They know nothing of files and progress bars either, though those stand below them."""
 OUTSIDE = {"npz", "progress", "files"}
 ENCODERS_MAY = {"streams", "errors"}

@@ -14,7 +14,9 @@ from condgen.cli.outcome import answer
 from condgen.errors import MachineError, shown
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "pydantic", "PyYAML", "typer", "rich")
-_EXTRAS = {"tensorboard": "curves of a training run"}
+_EXTRAS = {"tensorboard": "curves of a training run", "pytorch_metric_learning": "training by triplets"}
+_NAMES = {"pytorch_metric_learning": "triplets"}
+"""Of the extras that are not called as their package is."""
 
 
 def doctor(device: Device = None, as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
@@ -87,7 +89,7 @@ def _lines(report: dict[str, Any]) -> str:
         else cache["reason"],
         "this folder": "writable" if report["working_folder_writable"] else "not writable; give --out another folder",
         "extras": ", ".join(
-            f"{name} {'installed' if there else f'missing ({_EXTRAS[name]}; pip install condgen[{name}])'}"
+            f"{name} {'installed' if there else f'missing ({_EXTRAS[name]}; pip install condgen[{_NAMES.get(name, name)}])'}"
             for name, there in report["extras"].items()
         ),
     }

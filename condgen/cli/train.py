@@ -77,9 +77,11 @@ def train(
     if result.figure is None:
         figure = "no validation"
     else:
-        digits, words = {"bits_per_dim": (3, "bits/dim"), "squared_error": (5, "squared error per dimension")}[
-            result.unit
-        ]
+        digits, words = {
+            "bits_per_dim": (3, "bits/dim"),
+            "squared_error": (5, "squared error per dimension"),
+            "auc": (4, "AUC"),
+        }[result.unit]
         spread = f" ± {result.ci95:.{digits}f}" if result.ci95 is not None else ""
         bound = " (variational bound)" if result.bound else ""
         figure = f"{result.figure:.{digits}f}{spread} {words}{bound} on validation images"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -55,6 +55,8 @@ class PicturePart:
     """The fingerprint with times of change: what the cache is keyed by."""
     labels: np.ndarray | None = None
     attributes: np.ndarray | None = None
+    work: str = "decoding"
+    """What is done to the pictures, before ``name`` in the progress bar."""
 
     def __len__(self) -> int:
         return self.count
@@ -85,6 +87,28 @@ class PicturePart:
                 file=self.name,
                 field="data.max_skipped",
             )
+
+
+def pooled(parts: Sequence[PicturePart], name: str) -> PicturePart:
+    """One part of several, one after another."""
+
+    def open_all() -> Iterator[tuple[str, Opener]]:
+        for part in parts:
+            yield from part.open_all()
+
+    def joined(arrays: list[np.ndarray | None]) -> np.ndarray | None:
+        present = [array for array in arrays if array is not None]
+        return np.concatenate(present) if len(present) == len(parts) else None
+
+    return PicturePart(
+        name,
+        sum(part.count for part in parts),
+        open_all,
+        digest(*(part.fingerprint for part in parts)),
+        digest(*(part.stamp for part in parts)),
+        joined([part.labels for part in parts]),
+        joined([part.attributes for part in parts]),
+    )
 
 
 def _first(skipped: list[Skipped]) -> str:
@@ -128,7 +152,7 @@ def _write_pixels(path: Path, part: PicturePart, framing: Framing) -> tuple[list
     header = {"descr": "|u1", "fortran_order": False, "shape": (part.count, *framing.shape)}
     with (
         open(path, "xb") as file,
-        Progress(f"decoding {part.name}", part.count, "images") as progress,
+        Progress(f"{part.work} {part.name}", part.count, "images") as progress,
         pillow_quiet(),
         closing(_decoded(part, framing)) as chunks,
     ):

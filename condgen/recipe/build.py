@@ -13,6 +13,7 @@ from condgen.cores.conditioning import Conditioning
 from condgen.cores.gated import GatedPixelCNN
 from condgen.cores.pixelcnnpp import PixelCNNpp
 from condgen.cores.small_field import SmallFieldPixelCNN
+from condgen.embedding import Embedding
 from condgen.errors import RecipeError
 from condgen.likelihoods import (
     Bernoulli,
@@ -44,7 +45,7 @@ def build_likelihood(recipe: Recipe, info: DataInfo) -> Likelihood:
     return (LinearCategorical if whole_pixels else Categorical)(info.channels, levels)
 
 
-Trained = ConditionalModel | Autoencoder
+Trained = ConditionalModel | Autoencoder | Embedding
 """What ``train.objective`` may train."""
 
 
@@ -52,6 +53,8 @@ def build_trained(recipe: Recipe, info: DataInfo) -> Trained:
     """What ``train.objective`` of ``recipe`` trains, for data like ``info``; see ``build_model``."""
     if recipe.train.objective == "squared_error":
         return build_autoencoder(recipe, info)
+    if recipe.train.objective == "triplet":
+        return build_embedding(recipe, info)
     return build_model(recipe, info)
 
 
@@ -74,6 +77,26 @@ def build_autoencoder(recipe: Recipe, info: DataInfo) -> Autoencoder:
             encoder.vector_size, info.channels, info.height, info.width, recipe.model.filters
         )
     model = Autoencoder(encoder, decoder, info)
+    model.to(memory_format=torch.channels_last)
+    return model
+
+
+def build_embedding(recipe: Recipe, info: DataInfo) -> Embedding:
+    """The encoder of ``recipe`` by itself; as ``build_model``.
+
+    Raises:
+        RecipeError: also if the encoder yields no vector or has nothing to train.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.train.seed)
+        encoder = find_encoder(recipe.encoder.type)(encoder_options(recipe.encoder), info)
+    if not encoder.vector_size or not any(True for _ in encoder.parameters()):
+        raise RecipeError(
+            f"train.objective: triplet trains an encoder's vector, and encoder.type={recipe.encoder.type} has "
+            f"{'no vector' if not encoder.vector_size else 'nothing to train'}; choose one that does, as face.",
+            field="train.objective",
+        )
+    model = Embedding(encoder, info).requires_grad_(True)  # an encoder that is frozen elsewhere is what is trained here
     model.to(memory_format=torch.channels_last)
     return model
 

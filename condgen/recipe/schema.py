@@ -39,8 +39,8 @@ class DataSection(Section):
     flip: bool = Field(False, description="Mirror half of the training images left to right.")
     augment: Annotated[float, Field(ge=0, le=2)] = Field(
         0.0,
-        description="Strength of random shifts, turns, sizes, light and loss of colour of the training images; 1: as is "
-        "usual for faces.",
+        description="Strength of random shifts, turns, sizes, light and loss of colour of the training images; 1: as "
+        "is usual for faces.",
     )
     validation: Fraction = Field(
         0.05, description="Share of the training images kept for validation where the set has no such split."

@@ -19,7 +19,7 @@ from condgen.errors import Interrupted, MachineError, RecipeError
 from condgen.progress import warn
 from condgen.recipe import TrainSection
 from condgen.store.run import Run
-from condgen.train.batches import Batch, Batches, Order
+from condgen.train.batches import Batch, Batches, Sequence
 from condgen.train.budget import Budget
 from condgen.train.chores import Chore
 from condgen.train.nonfinite import refuse_step
@@ -83,7 +83,7 @@ class Loop:
         train: TrainSection,
         objective: Objective,
         state: TrainState,
-        order: Order,
+        order: Sequence,
         batches: Batches,
         ranks: Ranks,
         budget: Budget,
@@ -256,12 +256,13 @@ class Loop:
             self.outputs.report.moved(self.train.batch_size, fraction, unit, line.get(unit))
 
     def validate(self) -> dict[str, float]:
-        """Validates the average; what the log says about it. ``best`` is the lowest so far."""
-        counters, unit = self.state.counters, self.objective.unit
+        """Validates the average; what the log says about it. ``best`` is the best so far."""
+        counters, figure = self.state.counters, self.objective.figure
+        sign = -1 if self.objective.figure_rises else 1
         if self.outputs and self.outputs.validate:
             found = self.outputs.validate(self.state.average, self.step)
             counters.validation = {"step": self.step, **found}
-            if counters.best is None or found[unit] < counters.best[unit]:
+            if counters.best is None or sign * found[figure] < sign * counters.best[figure]:
                 counters.best = counters.validation
         self.ranks.wait()
         counters.validation, counters.best = self.ranks.share_facts([counters.validation, counters.best])

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from condgen.autoencoder import Autoencoder
 from condgen.condition import Batch
-from condgen.evaluate.bits import ImageSet
+from condgen.data import Dataset
 from condgen.model import ConditionalModel
 from condgen.recipe import Recipe, SampleSection
+from condgen.train.batches import Order, Sequence
 from condgen.train.chores import Chore, Pictures, Validation
+from condgen.train.ranks import Ranks
 from condgen.train.reconstructions import ErrorValidation, Reconstructions
+from condgen.train.triplets import TripletObjective
 
 
 class Objective(Protocol):
@@ -30,6 +33,9 @@ class Objective(Protocol):
     unit: str
     """What ``scale`` times the mean loss is called in logs, e.g. ``bits_per_dim``."""
     scale: float
+    figure: str
+    """What validation calls its figure; of two the lower one is better, or the higher one where ``figure_rises``."""
+    figure_rises: bool
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of each example, (B,); their sum over the global batch, divided by its size, is minimised."""
@@ -37,7 +43,11 @@ class Objective(Protocol):
 
 
 class Training(Objective, Protocol):
-    """An objective that also knows how its module is begun, validated and pictured."""
+    """An objective that also knows how its module is begun, fed, validated and pictured."""
+
+    def order(self, images: Dataset, seed: int) -> Sequence:
+        """Which examples come when."""
+        ...
 
     def initialise(self, batch: Batch) -> None:
         """Data-dependent initialisation of the module, once, before training."""
@@ -47,14 +57,20 @@ class Training(Objective, Protocol):
         """Has the greatest part of the module compiled."""
         ...
 
-    def validation(self, average: Any, images: ImageSet, limit: int, batch_size: int) -> Chore:
-        """What measures a module like ``average`` on ``limit`` of ``images``; its figures are named as ``unit``."""
+    def validation(self, average: Any, images: Dataset, limit: int, batch_size: int) -> Chore:
+        """What measures a module like ``average`` on ``limit`` of ``images``; its figure is called ``figure``."""
         ...
 
     def pictures(
-        self, average: Any, folder: Path, sample: SampleSection, images: ImageSet, quiet: bool | None
-    ) -> Chore:
-        """What draws sheets with a module like ``average`` into ``folder``."""
+        self,
+        average: Any,
+        folder: Path,
+        sample: SampleSection,
+        images: Dataset,
+        validation: Dataset | None,
+        quiet: bool | None,
+    ) -> Chore | None:
+        """What draws sheets with a module like ``average`` into ``folder``; None where there is nothing to draw."""
         ...
 
 
@@ -62,7 +78,8 @@ class LikelihoodObjective:
     """-ln p(x | encoder(batch)) of each image, in nats."""
 
     couples_examples = False
-    unit = "bits_per_dim"
+    unit = figure = "bits_per_dim"
+    figure_rises = False
 
     def __init__(self, model: ConditionalModel) -> None:
         self.module = model
@@ -71,17 +88,26 @@ class LikelihoodObjective:
     def loss(self, batch: Batch) -> Tensor:
         return self.module.nll(batch)
 
+    def order(self, images: Dataset, seed: int) -> Sequence:
+        return Order(len(images), seed)
+
     def initialise(self, batch: Batch) -> None:
         self.module.initialise(batch)
 
     def compile(self) -> None:
         self.module.core.compile()
 
-    def validation(self, average: ConditionalModel, images: ImageSet, limit: int, batch_size: int) -> Chore:
+    def validation(self, average: ConditionalModel, images: Dataset, limit: int, batch_size: int) -> Chore:
         return Validation(images, limit, batch_size, average)
 
     def pictures(
-        self, average: ConditionalModel, folder: Path, sample: SampleSection, images: ImageSet, quiet: bool | None
+        self,
+        average: ConditionalModel,
+        folder: Path,
+        sample: SampleSection,
+        images: Dataset,
+        validation: Dataset | None,
+        quiet: bool | None,
     ) -> Chore:
         return Pictures(folder, sample, images, average, quiet)
 
@@ -90,7 +116,8 @@ class SquaredErrorObjective:
     """Squared error of each image's reconstruction, of values on 0 .. 1, summed over its sub-pixels."""
 
     couples_examples = False
-    unit = "squared_error"
+    unit = figure = "squared_error"
+    figure_rises = False
 
     def __init__(self, model: Autoencoder) -> None:
         self.module = model
@@ -99,17 +126,26 @@ class SquaredErrorObjective:
     def loss(self, batch: Batch) -> Tensor:
         return self.module.squared_error(batch)
 
+    def order(self, images: Dataset, seed: int) -> Sequence:
+        return Order(len(images), seed)
+
     def initialise(self, batch: Batch) -> None:
         self.module.initialise(batch)
 
     def compile(self) -> None:
         self.module.decoder.compile()
 
-    def validation(self, average: Autoencoder, images: ImageSet, limit: int, batch_size: int) -> Chore:
+    def validation(self, average: Autoencoder, images: Dataset, limit: int, batch_size: int) -> Chore:
         return ErrorValidation(images, limit, batch_size, average)
 
     def pictures(
-        self, average: Autoencoder, folder: Path, sample: SampleSection, images: ImageSet, quiet: bool | None
+        self,
+        average: Autoencoder,
+        folder: Path,
+        sample: SampleSection,
+        images: Dataset,
+        validation: Dataset | None,
+        quiet: bool | None,
     ) -> Chore:
         return Reconstructions(folder, sample, images, average)
 
@@ -120,6 +156,12 @@ _OBJECTIVES: dict[str, Callable[[Any], Training]] = {
 }
 
 
-def build_objective(recipe: Recipe, module: nn.Module) -> Training:
-    """``train.objective`` of ``recipe`` for ``module``, which ``build_trained`` made by the same recipe."""
+def build_objective(recipe: Recipe, module: Any, ranks: Ranks) -> Training:
+    """``train.objective`` of ``recipe`` for ``module``, which ``build_trained`` made by the same recipe.
+
+    Raises:
+        MachineError: the package that it needs is not installed.
+    """
+    if recipe.train.objective == "triplet":
+        return TripletObjective(module, recipe.train, ranks)
     return _OBJECTIVES[recipe.train.objective](module)

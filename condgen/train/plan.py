@@ -12,6 +12,7 @@ import torch
 from condgen.autoencoder import Autoencoder
 from condgen.condition import Condition, DataInfo
 from condgen.data import data_info, data_sizes, declared_info
+from condgen.embedding import Embedding
 from condgen.errors import CondgenError, RecipeError
 from condgen.recipe import Recipe
 from condgen.recipe.build import Trained, build_trained
@@ -155,6 +156,8 @@ def _activations(model: Trained, precision: str, count: int) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         if isinstance(model, Autoencoder):
             total = (model.drawn(h) - x).square().sum()
+        elif isinstance(model, Embedding):
+            total = _embedding(model, x.to(torch.uint8))
         else:
             keys = torch.empty(count, dtype=torch.int64, device="meta")  # masks of dropout are kept as well
             parameters = model.core(x, model.core.terms(h), keys)
@@ -164,6 +167,15 @@ def _activations(model: Trained, precision: str, count: int) -> int:
     del total
     # float32 on the meta device; under autocast the core keeps half of that, the likelihood does not
     return {"fp32": found, "fp64": 2 * found, "bf16": found * 5 // 8}[precision]
+
+
+def _embedding(model: Embedding, image: torch.Tensor) -> torch.Tensor:
+    """The sum of the encoder's vectors; 0 where it cannot say without data."""
+    try:
+        vector = model.encoder.encode({"image": image}).vector
+    except Exception:  # a stranger's encoder may ask for values, or for other things than images
+        vector = None
+    return torch.zeros((), device="meta") if vector is None else vector.sum()
 
 
 def _memory_of(device: torch.device) -> int:

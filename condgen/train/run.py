@@ -23,7 +23,7 @@ from condgen.recipe.build import Trained
 from condgen.store.config import versions
 from condgen.store.models import fresh_model, load
 from condgen.store.run import Run
-from condgen.train.batches import Batches, Order, fetcher
+from condgen.train.batches import Batches, Sequence, fetcher
 from condgen.train.budget import Budget
 from condgen.train.loop import NOT_SAVED, NOTHING_SAVED, Loop, Outputs
 from condgen.train.objective import Training, build_objective
@@ -42,7 +42,7 @@ class TrainResult:
     """What a training came to. Without validation images the figures are None.
 
     Attributes:
-        unit: of the figures, as the objective calls it: ``bits_per_dim``, ``squared_error``.
+        unit: of the figures, as the objective calls it: ``bits_per_dim``, ``squared_error``, ``auc``.
         figure: of the averaged weights on validation images.
         ci95: half-width of its 95 % interval.
         bound: whether the figure is a variational bound (see ``Likelihood.bound``).
@@ -116,7 +116,7 @@ class _Job:
         ranks.check_equal([_bits(images.fingerprint)], "The data")
         model = fresh_model(recipe, images.info).to(ranks.device)
         _check_readable(model, images)
-        objective = build_objective(recipe, model)
+        objective = build_objective(recipe, model, ranks)
 
         run = stack.enter_context(self._open_run(images, images.info)) if ranks.first else None
         if recipe.train.precision == "bf16" and ranks.first and not bf16_is_fast(ranks.device):
@@ -138,6 +138,8 @@ class _Job:
             ranks.size,
             flip=recipe.data.flip,
             pin=ranks.device.type == "cuda",
+            augment=recipe.data.augment,
+            bit_depth=recipe.data.bit_depth,
         )
         batches = stack.enter_context(Batches(fetch, done))
         loop = Loop(recipe.train, objective, state, order, batches, ranks, budget, self.signals, outputs)
@@ -146,8 +148,8 @@ class _Job:
         with _status(run, loop), self.signals.blamed(lambda: NOT_SAVED if loop.step else NOTHING_SAVED):
             loop.fit()
         found = state.counters.validation or {}
-        figures = found.get(objective.unit), found.get(f"{objective.unit}_ci95")
-        return TrainResult(self.folder, loop.step, objective.unit, *figures, bound=bool(found.get("bound")))
+        figures = found.get(objective.figure), found.get(f"{objective.figure}_ci95")
+        return TrainResult(self.folder, loop.step, objective.figure, *figures, bound=bool(found.get("bound")))
 
     def _open_run(self, images: Dataset, info: DataInfo) -> Run:
         return Run(
@@ -159,9 +161,9 @@ class _Job:
             warn=warn,
         )
 
-    def _prepare(self, objective: Training, images: Dataset, run: Run | None) -> tuple[TrainState, Order]:
+    def _prepare(self, objective: Training, images: Dataset, run: Run | None) -> tuple[TrainState, Sequence]:
         """Weights and counters: of the newest checkpoint, of another model, or fresh; rank 0 decides, all follow."""
-        order = Order(len(images), self.recipe.train.seed)
+        order = objective.order(images, self.recipe.train.seed)
         state = TrainState(objective.module, self.recipe.train)
         if run is not None:
             newest = run.checkpoints.newest()
@@ -206,9 +208,11 @@ class _Job:
             size = min(recipe.train.micro_batch or recipe.train.batch_size, recipe.train.evaluate_images)
             outputs.validate = objective.validation(average, validation, recipe.train.evaluate_images, size)
         if recipe.sample.count:
-            outputs.draw = objective.pictures(average, run.folder / "samples", recipe.sample, images, self.quiet)
+            outputs.draw = objective.pictures(
+                average, run.folder / "samples", recipe.sample, images, validation, self.quiet
+            )
             left = (budget.max_seconds or float("inf")) - budget.seconds
-            if outputs.draw.seconds > left / 2:
+            if outputs.draw and outputs.draw.seconds > left / 2:
                 report.say(
                     f"sample grids are left out: one would take {outputs.draw.seconds:.0f} of {left:.0f} seconds"
                 )
