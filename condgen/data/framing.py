@@ -44,7 +44,7 @@ def framed(image: Image.Image, framing: Framing) -> tuple[np.ndarray, bool]:
             f"it is {image.width}x{image.height} where {framing.width}x{framing.height} is wanted; set data.fit to "
             "crop or pad"
         )
-    image = _with_channels(image, framing)
+    image = with_channels(image, framing)
     if resized:
         image = _cropped(image, target) if framing.fit == "crop" else _padded(image, target, framing.background)
     pixels = np.asarray(image)  # (H, W) or (H, W, C)
@@ -59,7 +59,8 @@ def luma(red: _Levels, green: _Levels, blue: _Levels) -> _Levels:
     return (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
 
 
-def _with_channels(image: Image.Image, framing: Framing) -> Image.Image:
+def with_channels(image: Image.Image, framing: Framing) -> Image.Image:
+    """``image`` (mode L, RGB or RGBA) in the framing's channels; what is transparent shows the background."""
     if framing.channels == 4:
         mode = "RGBA"
     else:
