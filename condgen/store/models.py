@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from condgen.condition import DataInfo
+from condgen.condition import DataInfo, Encoder
 from condgen.errors import CondgenError, MachineError, ModelError, RecipeError, lacks_memory, shown
 from condgen.files import aside_of, read_regular, sync_folder, unwritable, write_new
 from condgen.model import ConditionalModel
@@ -21,6 +21,7 @@ from condgen.recipe import Recipe
 from condgen.recipe.build import Trained, build_trained
 from condgen.store.checkpoints import Checkpoint, Checkpoints
 from condgen.store.config import CONFIG, config_of, parse_config, read_config
+from condgen.store.frozen import frozen_state, read_frozen
 from condgen.store.sealed import seal
 from condgen.store.tensors import check_finite, decode, encode
 
@@ -48,6 +49,28 @@ def fresh_model(recipe: Recipe, info: DataInfo) -> Trained:
             f"encoder.type: {name} cannot be built ({reason}); mend it or choose another.", field="encoder.type"
         ) from error
     return model.double() if recipe.train.precision == "fp64" else model
+
+
+def load_pretrained(encoder: Encoder) -> None:
+    """``encoder.load_pretrained()``, its errors turned into ours.
+
+    Raises:
+        CondgenError: what the encoder raises of it.
+        ModelError: anything else goes wrong.
+    """
+    try:
+        encoder.load_pretrained()
+    except CondgenError:
+        raise
+    except Exception as error:  # a stranger's encoder may raise anything
+        if lacks_memory(error):
+            raise
+        reason = shown(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+        raise ModelError(
+            f"The encoder {type(encoder).__name__} cannot take the weights that it begins with ({reason}); mend it or "
+            "choose another encoder.type.",
+            field="encoder.type",
+        ) from error
 
 
 def load(
@@ -81,6 +104,8 @@ def load(
         recipe, info = parse_config(found.manifest, found.folder / "manifest.json")
         path = found.folder / ("ema.safetensors" if weights == "ema" else _WEIGHTS)
         data = found.read(path.name)
+        model = _built(recipe, info, folder)
+        kept = read_frozen(folder, found.manifest.get("frozen"), frozen_state(model))
     else:
         if weights == "raw" or checkpoint != "last":
             raise ModelError(
@@ -91,8 +116,9 @@ def load(
         data = read_regular(path, _LIMIT, error=ModelError)
         if content.get("weights") != hashlib.sha256(data).hexdigest():
             raise ModelError(f"{shown(path)} is damaged: its content does not fit {CONFIG}.", file=path)
-    model = _built(recipe, info, folder)
-    put(model, decode(data, model.state_dict(), path))
+        model, kept = _built(recipe, info, folder), {}
+    own = {name: tensor for name, tensor in model.state_dict().items() if name not in kept}
+    put(model, decode(data, own, path) | kept)
     model.recipe = recipe
     model.source = folder
     try:

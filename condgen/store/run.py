@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from torch import Tensor
 
 from condgen.condition import DataInfo
 from condgen.errors import ModelError, shown
@@ -18,6 +20,7 @@ from condgen.files import ASIDE, sync_folder, unwritable, write_whole
 from condgen.recipe import Recipe, recipe_text
 from condgen.store.checkpoints import Checkpoint, Checkpoints
 from condgen.store.config import CONFIG, config_of, parse_config, read_config
+from condgen.store.frozen import write_frozen
 from condgen.store.lock import Lock
 from condgen.store.sealed import seal, to_json
 
@@ -127,6 +130,10 @@ class Run:
                 file=self.folder,
                 field=field,
             )
+
+    def keep_frozen(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts the weights of frozen encoders into the run, before its first checkpoint."""
+        self.facts["frozen"] = write_frozen(self.folder, tensors)
 
     def save(
         self,

@@ -14,14 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from condgen.condition import DataInfo
+from condgen import streams
+from condgen.condition import DataInfo, Encoder
 from condgen.data import Dataset, open_data
+from condgen.data.embeddings import with_conditions
 from condgen.errors import CondgenError, InputError, Interrupted, ModelError, shown
+from condgen.probe import probe
 from condgen.progress import warn
 from condgen.recipe import Recipe
 from condgen.recipe.build import Trained
+from condgen.store.checkpoints import Checkpoints
 from condgen.store.config import versions
-from condgen.store.models import fresh_model, load
+from condgen.store.models import fresh_model, load, load_pretrained
 from condgen.store.run import Run
 from condgen.train.batches import Batches, Sequence, fetcher
 from condgen.train.budget import Budget
@@ -114,15 +118,22 @@ class _Job:
         if len(images) == 0:
             raise InputError("The train split has no images; check data.root and data.source.", field="data.root")
         ranks.check_equal([_bits(images.fingerprint)], "The data")
-        model = fresh_model(recipe, images.info).to(ranks.device)
+        model = fresh_model(recipe, images.info)
+        if ranks.first and self.origin is None and not self._goes_on():
+            load_pretrained(model.encoder)
+        model = model.to(ranks.device)
         _check_readable(model, images)
         objective = build_objective(recipe, model, ranks)
+        order = objective.order(images, recipe.train.seed)
 
         run = stack.enter_context(self._open_run(images, images.info)) if ranks.first else None
         if recipe.train.precision == "bf16" and ranks.first and not bf16_is_fast(ranks.device):
             warn(f"train.precision: {ranks.device} has no fast bf16; fp32 is the better choice on this machine.")
-        state, order = self._prepare(objective, images, run)
+        state = self._prepare(objective, order, images, run)
         done = state.counters.samples // recipe.train.batch_size
+        with ranks.one_after_rank_0():
+            images = self._with_conditions(images, model.encoder)
+            validation = validation and self._with_conditions(validation, model.encoder)
         if recipe.train.compile:
             # on a CPU it would say on stderr that CUDA is installed and no GPU there
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
@@ -140,6 +151,7 @@ class _Job:
             pin=ranks.device.type == "cuda",
             augment=recipe.data.augment,
             bit_depth=recipe.data.bit_depth,
+            pairs=images.pairs,
         )
         batches = stack.enter_context(Batches(fetch, done))
         loop = Loop(recipe.train, objective, state, order, batches, ranks, budget, self.signals, outputs)
@@ -151,6 +163,11 @@ class _Job:
         figures = found.get(objective.figure), found.get(f"{objective.figure}_ci95")
         return TrainResult(self.folder, loop.step, objective.figure, *figures, bound=bool(found.get("bound")))
 
+    def _goes_on(self) -> bool:
+        """Whether the run folder holds checkpoints: they bring every weight along."""
+        folder = self.folder / "checkpoints"
+        return os.path.isdir(folder) and bool(Checkpoints(folder, warn).steps())
+
     def _open_run(self, images: Dataset, info: DataInfo) -> Run:
         return Run(
             self.folder,
@@ -161,14 +178,14 @@ class _Job:
             warn=warn,
         )
 
-    def _prepare(self, objective: Training, images: Dataset, run: Run | None) -> tuple[TrainState, Sequence]:
+    def _prepare(self, objective: Training, order: Sequence, images: Dataset, run: Run | None) -> TrainState:
         """Weights and counters: of the newest checkpoint, of another model, or fresh; rank 0 decides, all follow."""
-        order = objective.order(images, self.recipe.train.seed)
         state = TrainState(objective.module, self.recipe.train)
         if run is not None:
             newest = run.checkpoints.newest()
             if newest is not None:
                 state.restore(newest)
+                run.facts["frozen"] = newest.manifest.get("frozen")
             elif self.origin is not None:
                 other = load(self.origin)
                 state.initialise_from(other, self.origin)
@@ -179,10 +196,24 @@ class _Job:
                 with torch.no_grad():
                     objective.initialise(_on(self.ranks.device, images.batch(first)))
                 state.restart_average()
+            if newest is None:
+                run.keep_frozen(state.frozen)
         self.ranks.wait()
-        self.ranks.share_tensors(tensor for group in state.tensors().values() for tensor in group.values())
+        self.ranks.share_tensors(state.everything())
         state.counters = Counters(**self.ranks.share_facts(asdict(state.counters)))
-        return state, order
+        return state
+
+    def _with_conditions(self, images: Dataset, encoder: Encoder) -> Dataset:
+        """``images`` with the conditions of a frozen encoder, which are made now if they were not before."""
+
+        def look() -> None:
+            if self.signals.stop is not None:
+                raise Interrupted(
+                    "Stopped by a signal while images were encoded; the same command begins that again.",
+                    exit_code=self.signals.stop,
+                )
+
+        return with_conditions(images, encoder, self.ranks.device, between=look, quiet=self.quiet)
 
     def _outputs(
         self,
@@ -261,19 +292,10 @@ def _check_same_function(recipe: Recipe, other: Recipe, source: Path) -> None:
 
 
 def _check_readable(model: Trained, images: Dataset) -> None:
-    """The encoder can read this data and yields what it declares: said before anything is written."""
-    batch = _on(model.device, images.batch(np.arange(min(2, len(images)))))
-    try:
-        with torch.no_grad():
-            model.eval().condition(batch)
-    except CondgenError:
-        raise
-    except Exception as error:  # a stranger's encoder may raise anything
-        name, reason = type(model.encoder).__name__, shown(f"{type(error).__name__}: {error}")
-        raise ModelError(
-            f"The encoder {name} failed on the first images ({reason}); mend it or choose another encoder.type.",
-            field="encoder.type",
-        ) from error
+    """The encoder can read this data and keeps to its contract: said before anything is written."""
+    indices = np.array([0, len(images) - 1])
+    batch = images.batch(indices) | {"key": streams.example_keys(indices, 0, "probe")}
+    probe(model.encoder, _on(model.device, batch))
 
 
 def _check_room(folder: Path, size: int) -> None:

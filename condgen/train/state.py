@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from condgen.errors import ModelError, shown
 from condgen.recipe import TrainSection
 from condgen.store.checkpoints import Checkpoint
+from condgen.store.frozen import frozen_state, read_frozen
 from condgen.store.models import put
 from condgen.store.sealed import from_json, to_json
 from condgen.store.tensors import check_finite, decode, encode
@@ -72,6 +73,7 @@ class TrainState:
             }
         averaged = dict(self.average.named_parameters())
         self._averages: list[Tensor] = [averaged[name] for name in self.trainable]
+        self._frozen = [frozen_state(module), frozen_state(self.average)]  # parameters are one, buffers are two
 
     @torch.no_grad()
     def update(self) -> None:
@@ -100,13 +102,27 @@ class TrainState:
             for moment in _MOMENTS
         }
 
+    @property
+    def frozen(self) -> dict[str, Tensor]:
+        """The weights of frozen encoders, which a run keeps once (``store.frozen``)."""
+        return self._frozen[0]
+
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Every tensor of the state by file and name: the very ones, not copies."""
+        """Every tensor of a checkpoint by file and name: the very ones, not copies."""
+        model, average = (
+            {name: tensor for name, tensor in module.state_dict().items() if name not in self.frozen}
+            for module in (self.module, self.average)
+        )
         return {
-            "model.safetensors": self.module.state_dict(),
-            "ema.safetensors": self.average.state_dict(),
+            "model.safetensors": model,
+            "ema.safetensors": average,
             "optimizer.safetensors": self._optimizer_tensors(),
         }
+
+    def everything(self) -> Iterator[Tensor]:
+        """Every tensor that processes which train together hold alike."""
+        for group in (*self.tensors().values(), *self._frozen):
+            yield from group.values()
 
     def size(self) -> int:
         """Bytes of a checkpoint."""
@@ -133,8 +149,12 @@ class TrainState:
         """
         own, folder = self.tensors(), checkpoint.folder
         found = {name: decode(checkpoint.read(name), tensors, folder / name) for name, tensors in own.items()}
+        frozen = read_frozen(folder.parents[1], checkpoint.manifest.get("frozen"), self.frozen)
         counters = _counters(from_json(checkpoint.read("state.json"), folder / "state.json"), folder / "state.json")
         with torch.no_grad():
+            for own_frozen in self._frozen:
+                for key, tensor in own_frozen.items():
+                    tensor.copy_(frozen[key])
             for name, tensors in own.items():
                 for key, tensor in tensors.items():
                     tensor.copy_(found[name][key])
