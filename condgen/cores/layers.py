@@ -7,6 +7,7 @@ Convolutions are given symmetric padding and cropped afterwards: the convolution
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -244,6 +245,49 @@ def gate(x: Tensor) -> Tensor:
     return torch.tanh(signal) * torch.sigmoid(opening)
 
 
+class Mask:
+    """Which elements of one tensor are dropped; drawn when somebody asks.
+
+    Attributes:
+        keys, use: the examples' streams, int64 (B,), and which of them: every call of a dropout has one of its own.
+        threshold: elements are dropped with a probability of so many 256ths.
+        shape: (B, C, H, W).
+
+    Raises:
+        ValueError: not as many keys as images.
+    """
+
+    def __init__(self, keys: Tensor, use: int, threshold: int, shape: tuple[int, ...]) -> None:
+        if len(keys) != shape[0]:
+            raise ValueError(f"{len(keys)} keys for {shape[0]} images")
+        self.keys, self.use, self.threshold, self.shape = keys, use, threshold, shape
+
+    @property
+    def factor(self) -> float:
+        """What elements that stay are multiplied by."""
+        return 256 / (256 - self.threshold)
+
+    @functools.cached_property
+    def kept(self) -> Tensor:
+        """Which elements stay: uint8 0 or 1, (B, C, H, W), channels-last."""
+        B, C, H, W = self.shape
+        count = H * W * C
+        if self.threshold == 128:  # a bit each is enough
+            drawn = streams.example_bytes(self.keys, self.use, -(-count // 8))
+            eight = _eight_bits().to(drawn.device).index_select(0, drawn.flatten().int())  # a word of eight 0s and 1s
+            kept = eight.view(B, -1).view(torch.uint8)[:, :count]
+        else:
+            kept = (streams.example_bytes(self.keys, self.use, count) >= self.threshold).view(torch.uint8)
+        return kept.reshape(B, H, W, C).permute(0, 3, 1, 2)  # maps innermost, as the activations lie in memory
+
+
+@functools.cache
+def _eight_bits() -> Tensor:
+    """The eight bits of every byte, a byte each: int64 (256,)."""
+    bits = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
+    return bits.to(torch.uint8).view(torch.int64)[:, 0]
+
+
 class Dropout:
     """Drops single activations by bits that belong to the example, whatever batch, rank or order it comes in.
 
@@ -255,27 +299,13 @@ class Dropout:
     def __init__(self, keys: Tensor, rate: float) -> None:
         self.keys = keys
         self.threshold = round(rate * 256)
-        self.uses = 0  # every call is a stream of its own
-        bits = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
-        self._bits = bits.to(torch.uint8).view(torch.int64)[:, 0]  # the eight bits of every byte, a byte each
+        self.uses = 0
 
-    @property
-    def factor(self) -> float:
-        """What elements that stay are multiplied by."""
-        return 256 / (256 - self.threshold)
-
-    def kept(self, shape: tuple[int, ...]) -> Tensor:
-        """Which elements of a tensor (B, C, H, W) stay: uint8 0 or 1, channels-last."""
+    def mask(self, shape: tuple[int, ...]) -> Mask:
+        """The mask of the next tensor, (B, C, H, W)."""
         self.uses += 1
-        B, C, H, W = shape
-        count = H * W * C
-        if self.threshold == 128:  # a bit each is enough
-            drawn = streams.example_bytes(self.keys, self.uses, -(-count // 8))
-            eight = self._bits.to(drawn.device).index_select(0, drawn.flatten().int())  # a word of eight zeros and ones
-            kept = eight.view(B, -1).view(torch.uint8)[:, :count]
-        else:
-            kept = (streams.example_bytes(self.keys, self.uses, count) >= self.threshold).view(torch.uint8)
-        return kept.reshape(B, H, W, C).permute(0, 3, 1, 2)  # maps innermost, as the activations lie in memory
+        return Mask(self.keys, self.uses, self.threshold, shape)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x * self.kept(tuple(x.shape)).to(x.dtype).mul_(self.factor)
+        mask = self.mask(tuple(x.shape))
+        return x * mask.kept.to(x.dtype).mul_(mask.factor)

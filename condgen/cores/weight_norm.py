@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from condgen.cores import native
+
 Conv = TypeVar("Conv", bound="nn.Conv2d | nn.ConvTranspose2d")
 
 SPREAD = 0.05
@@ -34,16 +36,53 @@ class WeightNorm(nn.Module):
         super().__init__()
         self.outputs = outputs
         self.init_scale = init_scale
+        self.compiled = False
+        """Whether weights whose outputs come first are made in C, forth and back in one pass over them each."""
 
     def norm(self, v: Tensor) -> Tensor:
         return torch.linalg.vector_norm(v, dim=[d for d in range(4) if d != self.outputs], keepdim=True)
 
     def forward(self, g: Tensor, v: Tensor) -> Tensor:
+        if self.compiled and self.outputs == 0 and native.letters(g, v) == "ff" and _by_output(v):
+            weight: Tensor = _Compiled.apply(g, v)
+            return weight
         return v * (g / self.norm(v))
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """g and V of an effective kernel: V is the kernel itself."""
         return self.norm(weight), weight
+
+
+def _by_output(v: Tensor) -> bool:
+    """Whether the weights of an output channel lie together in memory."""
+    return v.is_contiguous() or v.is_contiguous(memory_format=torch.channels_last)
+
+
+class _Compiled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, v: Tensor) -> Tensor:
+        weight, scale = torch.empty_like(v), torch.empty_like(g)
+        native.call("weight_norm", "", g, v, weight, scale, len(v), v[0].numel())
+        ctx.save_for_backward(g, v, scale)
+        return weight
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        g, v, scale = ctx.saved_tensors
+        (of_weight,) = gradients
+        if of_weight.stride() != v.stride():
+            of_weight = torch.empty_like(v).copy_(of_weight)
+        of_g, of_v = torch.empty_like(g), torch.empty_like(v)
+        native.call("weight_norm_backward", "", of_weight, g, v, scale, of_g, of_v, len(v), v[0].numel())
+        return of_g, of_v
+
+
+def compile_weights(core: nn.Module) -> None:
+    """The weights of ``core`` made by compiled C where it can be, from now on; without a compiler a MachineError."""
+    native.library()
+    for module in core.modules():
+        if isinstance(module, WeightNorm):
+            module.compiled = True
 
 
 @torch.no_grad()

@@ -189,7 +189,7 @@ class Loop:
 
     def backward(self, batch: Batch) -> Tensor:
         """Leaves the gradient of the *sum* of this rank's losses in ``.grad``; the losses, float64 (b,)."""
-        self.state.optimizer.zero_grad(set_to_none=True)
+        self.state.zero_grad()
         found = [torch.zeros(0, dtype=torch.float64, device=self.ranks.device)]
         for part in _parts(batch, self.train.micro_batch):
             part = {name: tensor.to(self.ranks.device, non_blocking=True) for name, tensor in part.items()}

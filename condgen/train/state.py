@@ -62,28 +62,36 @@ class TrainState:
         # frozen weights never differ: both modules share them
         frozen = {id(p): p for p in module.parameters() if not p.requires_grad}
         self.average = copy.deepcopy(module, frozen).requires_grad_(False).eval()
+        # the fused step clones what is not plainly contiguous, so it is given every weight as it lies in memory
+        self._flat = {name: nn.Parameter(_flat(p.detach())) for name, p in self.trainable.items()}
         self.optimizer = torch.optim.Adam(
-            self.trainable.values(), lr=0.0, betas=train.adam_betas, eps=train.adam_epsilon, fused=True
+            self._flat.values(), lr=0.0, betas=train.adam_betas, eps=train.adam_epsilon, fused=True
         )
-        for parameter in self.trainable.values():  # as Adam's first step would make it, so that it can be restored
+        for parameter in self._flat.values():  # as Adam's first step would make it, so that it can be restored
             self.optimizer.state[parameter] = {
                 "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
             }
         averaged = dict(self.average.named_parameters())
         self._averages: list[Tensor] = [averaged[name] for name in self.trainable]
         self._frozen = [frozen_state(module), frozen_state(self.average)]  # parameters are one, buffers are two
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for parameter in self.trainable.values():
+            parameter.grad = None
 
     @torch.no_grad()
     def update(self) -> None:
         """One step of Adam and of the average; gradients are those of the mean loss."""
         done = self.counters.updates
         self.optimizer.param_groups[0]["lr"] = learning_rate(self.train, done)
-        for parameter in self.trainable.values():
-            # the fused step runs through memory: with a gradient that lies otherwise it would move the wrong weights
-            if parameter.grad is not None and not _lie_alike(parameter.grad, parameter):
-                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
+        for name, parameter in self.trainable.items():
+            gradient = parameter.grad
+            if gradient is not None and not _lie_alike(gradient, parameter):
+                gradient = torch.empty_like(parameter).copy_(gradient)
+            self._flat[name].grad = None if gradient is None else _flat(gradient)
         self.optimizer.step()
         weights: list[Tensor] = list(self.trainable.values())
         torch._foreach_lerp_(self._averages, weights, 1 - ema_decay(self.train, done))
@@ -96,11 +104,12 @@ class TrainState:
         put(self.average, self.module.state_dict())
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
-        return {
-            f"{name}/{moment}": self.optimizer.state[parameter][moment]
-            for name, parameter in self.trainable.items()
-            for moment in _MOMENTS
-        }
+        found = {}
+        for name, parameter in self.trainable.items():
+            for moment in _MOMENTS:
+                tensor: Tensor = self.optimizer.state[self._flat[name]][moment]
+                found[f"{name}/{moment}"] = tensor if moment == "step" else _shaped(tensor, parameter)
+        return found
 
     @property
     def frozen(self) -> dict[str, Tensor]:
@@ -177,6 +186,16 @@ class TrainState:
                 )
         put(self.module, theirs)
         self.restart_average()
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """The elements in the order in which they lie in memory, as a view; the tensor has no gaps."""
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def _shaped(flat: Tensor, like: Tensor) -> Tensor:
+    """``_flat`` undone for a tensor that lies in memory as ``like`` does."""
+    return flat.as_strided(like.shape, like.stride())
 
 
 def _lie_alike(one: Tensor, other: Tensor) -> bool:

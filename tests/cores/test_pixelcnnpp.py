@@ -15,7 +15,7 @@ from torch import Tensor
 from condgen import streams
 from condgen.condition import Condition
 from condgen.cores.conditioning import Conditioning
-from condgen.cores.layers import Dropout
+from condgen.cores.layers import Dropout, Mask
 from condgen.cores.pixelcnnpp import PixelCNNpp
 from condgen.likelihoods import scaled
 from condgen.model import ConditionalModel
@@ -189,14 +189,15 @@ def compared(model: ConditionalModel, x: Tensor, h: Condition, keys: Tensor | No
     """The core's parameters and the witness's, (B, outputs, H, W)."""
     core: PixelCNNpp = model.core
     masks: list[Tensor] = []
-    sound = Dropout.kept
+    sound = Dropout.mask
 
-    def kept(self: Dropout, shape: tuple[int, ...]) -> Tensor:
-        masks.append(sound(self, shape))
-        return masks[-1]
+    def mask(self: Dropout, shape: tuple[int, ...]) -> Mask:
+        drawn = sound(self, shape)
+        masks.append(drawn.kept)
+        return drawn
 
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(Dropout, "kept", kept)
+        patch.setattr(Dropout, "mask", mask)
         parameters = core(x, core.terms(h), keys)
         given = iter(masks) if masks else None
         witness = Witness(core.state_dict(), core.activation.nonlinearity, core.field, core.short_cuts, given)

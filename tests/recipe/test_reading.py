@@ -391,8 +391,8 @@ def test_fields_of_the_other_core_are_legal_and_unused(tmp_path: Path) -> None:
 def test_rates_of_dropout_that_are_256ths_or_near_one(tmp_path: Path, rate: float) -> None:
     """Each is what the layer makes of it: none at 0 alone, and never all."""
     found = read(tmp_path, BASE + f"model:\n  dropout: {rate}\n").model.dropout
-    dropout = Dropout(torch.zeros(1, dtype=torch.int64), found)
-    assert (dropout.threshold > 0) == (rate > 0) and math.isfinite(dropout.factor)
+    mask = Dropout(torch.zeros(1, dtype=torch.int64), found).mask((1, 1, 1, 1))
+    assert (mask.threshold > 0) == (rate > 0) and math.isfinite(mask.factor)
 
 
 def test_every_error_is_a_condgen_error(tmp_path: Path) -> None:
