@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from condgen.model import ConditionalModel
     from condgen.plugins import register_encoder
     from condgen.store import load
+    from condgen.testing import check_encoder
     from condgen.train import train
 
 _HOME = {
@@ -30,6 +31,7 @@ _HOME = {
     "CondgenError": "condgen.errors",
     "ConditionalModel": "condgen.model",
     "register_encoder": "condgen.plugins",
+    "check_encoder": "condgen.testing",
     "load": "condgen.store",
     "train": "condgen.train",
 }
@@ -43,6 +45,7 @@ __all__ = [
     "Dataset",
     "Encoder",
     "Options",
+    "check_encoder",
     "load",
     "open_data",
     "open_image",

@@ -29,6 +29,7 @@ ROOMS = [  # from top to bottom; rooms of one line do not import each other
     ["cores"],
     ["likelihoods"],
     ["plugins"],
+    ["testing"],
     ["probe"],
     ["condition"],
     ["npz"],
@@ -37,7 +38,18 @@ ROOMS = [  # from top to bottom; rooms of one line do not import each other
     ["errors"],
 ]
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
-PURE = {"autoencoder", "embedding", "model", "samplers", "cores", "likelihoods", "plugins", "probe", "condition"}
+PURE = {
+    "autoencoder",
+    "embedding",
+    "model",
+    "samplers",
+    "cores",
+    "likelihoods",
+    "plugins",
+    "testing",
+    "probe",
+    "condition",
+}
 """They know nothing of files and progress bars either, though those stand below them."""
 OUTSIDE = {"npz", "progress", "files"}
 ENCODERS_MAY = {"streams", "errors"}
