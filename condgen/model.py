@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from condgen import streams
 from condgen.condition import Batch, Condition, DataInfo, Encoder
+from condgen.cores.guided import GuidedCore
 from condgen.errors import InputError, RecipeError
-from condgen.likelihoods import Likelihood, Temperature, scaled
+from condgen.likelihoods import Guided, Likelihood, Temperature, scaled
 from condgen.samplers import SAMPLERS, in_tiles
 
 _DROPPED_CONDITION = -4
 """The stream of an example's key that says whether its condition is dropped."""
+_MOST_GUIDANCE = 100
 
 
 class Encoded(nn.Module):
@@ -157,7 +159,26 @@ class ConditionalModel(Encoded):
             x = scaled(batch["image"], self.likelihood.levels, self.dtype)
             self.core.initialise(x, self.core.terms(self.condition(batch)))
 
-    def _parameters_of(self, x: Tensor, h: Condition | None, dropout_keys: Tensor | None = None) -> Tensor:
+    def _guided(self, guidance: float) -> tuple[Any, Likelihood]:
+        """Core and likelihood, those of the guided distribution where ``guidance`` is not 0.
+
+        Raises:
+            RecipeError: ``guidance`` out of range, or the model does not know p(x).
+        """
+        if guidance == 0:
+            return self.core, self.likelihood
+        if not -1 <= guidance <= _MOST_GUIDANCE:
+            raise RecipeError(
+                f"guidance is a number from -1 to {_MOST_GUIDANCE}, 0 for none, not {guidance}.", field="guidance"
+            )
+        if not self.conditional:
+            raise RecipeError("The model has no condition to be guided by; leave guidance out.", field="guidance")
+        self.no_condition()  # or its sentence
+        return GuidedCore(self.core), Guided(self.likelihood, guidance)
+
+    def _parameters_of(
+        self, x: Tensor, h: Condition | None, dropout_keys: Tensor | None = None, core: Any = None
+    ) -> Tensor:
         info = self.info
         if tuple(x.shape[1:]) != (info.channels, info.height, info.width):
             raise InputError(
@@ -165,18 +186,23 @@ class ConditionalModel(Encoded):
                 f"not {tuple(x.shape[1:])}; give images of its shape, or import published weights again with "
                 "--image-size."
             )
-        terms = self.core.terms(self._given(h).expand(len(x)))
-        parameters: Tensor = self.core(scaled(x, self.likelihood.levels, self.dtype), terms, dropout_keys)
+        core = core or self.core
+        terms = core.terms(self._given(h).expand(len(x)))
+        parameters: Tensor = core(scaled(x, self.likelihood.levels, self.dtype), terms, dropout_keys)
         return parameters
 
-    def log_prob_map(self, x: Tensor, h: Condition | None = None) -> Tensor:
-        """ln p of each pixel given all earlier ones and h: integers (B, C, H, W) -> (B, H, W), in nats."""
-        x = x.to(self.device)
-        return self.likelihood.log_prob(self._parameters_of(x, h), x)
+    def log_prob_map(self, x: Tensor, h: Condition | None = None, *, guidance: float = 0.0) -> Tensor:
+        """ln p of each pixel given all earlier ones and h: integers (B, C, H, W) -> (B, H, W), in nats.
 
-    def log_prob(self, x: Tensor, h: Condition | None = None) -> Tensor:
+        ``guidance``: of the distribution that ``stream`` describes.
+        """
+        x = x.to(self.device)
+        core, likelihood = self._guided(guidance)
+        return likelihood.log_prob(self._parameters_of(x, h, core=core), x)
+
+    def log_prob(self, x: Tensor, h: Condition | None = None, *, guidance: float = 0.0) -> Tensor:
         """ln p(x | h) in nats: integers (B, C, H, W) -> (B,)."""
-        return self.log_prob_map(x, h).sum((1, 2))
+        return self.log_prob_map(x, h, guidance=guidance).sum((1, 2))
 
     def log_prob_and_bound(
         self, x: Tensor, h: Condition | None, keys: Tensor, known: Tensor | None = None
@@ -221,7 +247,8 @@ class ConditionalModel(Encoded):
     def sample_and_log_prob(
         self, h: Condition | None = None, count: int = 1, seed: int = 0, **options: Any
     ) -> tuple[Tensor, Tensor]:
-        """``sample``, and ln p of each image as ``log_prob`` gives it, float64 (B * count,), at no further cost."""
+        """``sample``, and ln p of each image as ``log_prob`` (of the same guidance, at temperature 1) gives it, float64
+        (B * count,), at no further cost."""
         images, log_probs = zip(*self.stream(h, count, seed, **options), strict=True)
         return torch.cat(images), torch.cat(log_probs)
 
@@ -232,6 +259,7 @@ class ConditionalModel(Encoded):
         seed: int = 0,
         *,
         temperature: Temperature = 1.0,
+        guidance: float = 0.0,
         sampler: str = "auto",
         known: Tensor | None = None,
         mask: Tensor | None = None,
@@ -246,6 +274,13 @@ class ConditionalModel(Encoded):
             seed: image k of every condition has the noise of sample ``first + k`` of this seed.
             temperature: below 1 less, above 1 more varied than the model. Two numbers, for mixtures: of the choice of
                 the component, and of the component's own width.
+            guidance: W, from -1; needs a model with ``condition_dropout``. 0 is p(x | h) itself, exactly. Otherwise
+                every sub-pixel is drawn, given all earlier ones, from
+
+                    p_W(v) = p(v | earlier, h)^(1 + W) / p(v | earlier)^W, divided by its sum over the values v,
+
+                p(v | earlier) being the model's without condition: above 0 nearer to h than the model is, -1 without h.
+                At a temperature both p are first made those of the temperature. ln p is that of p_W at temperature 1.
             sampler: ``auto`` (the cached one) or a name in ``condgen.samplers.SAMPLERS``.
             known, mask: integers (B, C, H, W) and bool (H, W) or (B, H, W) over the conditions: pixels that are kept.
             tile: images per network call; in fp32 part of what decides a picture.
@@ -284,8 +319,7 @@ class ConditionalModel(Encoded):
             mask = mask.expand(conditions, info.height, info.width)[:, None]
         tiles = in_tiles(
             SAMPLERS["cached" if sampler == "auto" else sampler],
-            self.core,
-            self.likelihood,
+            *self._guided(guidance),
             h.to(self.device),
             conditions,
             count,

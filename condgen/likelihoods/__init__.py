@@ -7,6 +7,7 @@ integers 0 .. V-1; the network sees them on [-1, 1] (``scaled``). Log-probabilit
 from __future__ import annotations
 
 from condgen.likelihoods.base import Likelihood, Temperature, scaled
+from condgen.likelihoods.guided import Guided
 from condgen.likelihoods.logistic import ContinuousMixture, LogisticMixture
 from condgen.likelihoods.softmax import Bernoulli, Categorical, LinearCategorical
 
@@ -14,6 +15,7 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "ContinuousMixture",
+    "Guided",
     "Likelihood",
     "LinearCategorical",
     "LogisticMixture",

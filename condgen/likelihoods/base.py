@@ -68,8 +68,11 @@ class Likelihood(ABC):
         return self.log_prob(parameters, x)
 
     @abstractmethod
-    def table(self, parameters: Tensor, x: Tensor, channel: int) -> Tensor:
-        """ln p of every value of ``channel`` given the earlier channels in ``x``: (B, V, H, W)."""
+    def table(self, parameters: Tensor, x: Tensor, channel: int, temperature: Temperature = 1.0) -> Tensor:
+        """ln p of every value of ``channel`` given the earlier channels in ``x``: (B, V, H, W).
+
+        At another ``temperature`` than 1 it is the distribution that ``draw`` draws from then.
+        """
 
     @abstractmethod
     def draw(

@@ -94,9 +94,9 @@ class LogisticMixture(Likelihood):
         inner = torch.where(value == self.levels - 1, F.logsigmoid(-lower), inner)
         return torch.where(value == 0, F.logsigmoid(upper), inner)
 
-    def _component_log_prob(self, parameters: Tensor, x: Tensor, channels: int) -> Tensor:
+    def _component_log_prob(self, split: tuple[Tensor, ...], x: Tensor, channels: int) -> Tensor:
         """ln weight_k + sum of ln p_k over the first ``channels`` colours, (B, K, H, W)."""
-        total, means, log_scales, coefficients = self._split(parameters)
+        total, means, log_scales, coefficients = split
         on_grid = scaled(x, self.levels, means.dtype)
         for c in range(channels):
             mean = self._mean(means, coefficients, on_grid, c)
@@ -104,11 +104,15 @@ class LogisticMixture(Likelihood):
         return total
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
-        return self._component_log_prob(parameters, x, self.channels).logsumexp(1)
+        return self._component_log_prob(self._split(parameters), x, self.channels).logsumexp(1)
 
-    def table(self, parameters: Tensor, x: Tensor, channel: int) -> Tensor:
-        posterior = self._component_log_prob(parameters, x, channel).log_softmax(1)  # (B, K, H, W)
-        _, means, log_scales, coefficients = self._split(parameters)
+    def table(self, parameters: Tensor, x: Tensor, channel: int, temperature: Temperature = 1.0) -> Tensor:
+        of_weights, of_scales = temperature if isinstance(temperature, tuple) else (temperature, temperature)
+        log_weights, means, log_scales, coefficients = self._split(parameters)
+        if (of_weights, of_scales) != (1, 1):
+            log_weights, log_scales = (log_weights / of_weights).log_softmax(1), log_scales + math.log(of_scales)
+        split = log_weights, means, log_scales, coefficients
+        posterior = self._component_log_prob(split, x, channel).log_softmax(1)  # (B, K, H, W)
         mean = self._mean(means, coefficients, scaled(x, self.levels, means.dtype), channel)
         values = torch.arange(self.levels, device=x.device).view(1, -1, 1, 1, 1)
         mass = self._log_mass(values, mean[:, None], log_scales[:, None, channel])  # (B, V, K, H, W)

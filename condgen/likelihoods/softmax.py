@@ -10,7 +10,7 @@ from torch import Tensor
 from condgen.likelihoods.base import Likelihood, Temperature, one_temperature, precise, scaled
 
 
-def _value_at(logits: Tensor, uniforms: Tensor) -> Tensor:
+def value_at(logits: Tensor, uniforms: Tensor) -> Tensor:
     """The value whose share of the cumulated softmax holds the uniform: float64 (B, V, H, W), (B, H, W) -> (B, H, W)"""
     below = logits.softmax(1).cumsum(1) <= uniforms[:, None]
     # the sum of V rounded terms may end below the uniform
@@ -38,15 +38,15 @@ class Categorical(Likelihood):
         nats = F.cross_entropy(logits.reshape(-1, self.levels), values.reshape(-1), reduction="none")
         return -nats.view(values.shape).sum(-1)
 
-    def table(self, parameters: Tensor, x: Tensor, channel: int) -> Tensor:
-        return self._logits(parameters)[:, channel].log_softmax(1)
+    def table(self, parameters: Tensor, x: Tensor, channel: int, temperature: Temperature = 1.0) -> Tensor:
+        return (self._logits(parameters)[:, channel] / one_temperature(temperature)).log_softmax(1)
 
     def draw(
         self, parameters: Tensor, x: Tensor, uniforms: Tensor, step: int, temperature: Temperature = 1.0
     ) -> Tensor:
         logits = self._logits(parameters)[:, step].double() / one_temperature(temperature)  # (B, V, H, W)
         x = x.clone()
-        x[:, step] = _value_at(logits, uniforms[:, step]).to(x.dtype)
+        x[:, step] = value_at(logits, uniforms[:, step]).to(x.dtype)
         return x
 
 
@@ -96,9 +96,9 @@ class LinearCategorical(Likelihood):
         ]
         return -torch.stack(nats).sum(0).view(x[:, 0].shape)
 
-    def table(self, parameters: Tensor, x: Tensor, channel: int) -> Tensor:
+    def table(self, parameters: Tensor, x: Tensor, channel: int, temperature: Temperature = 1.0) -> Tensor:
         blocks = self._blocks(precise(parameters))
-        logits = self._logits(blocks, self._on_grid(x, blocks[0].dtype), channel)
+        logits = self._logits(blocks, self._on_grid(x, blocks[0].dtype), channel) / one_temperature(temperature)
         return rearrange(logits.log_softmax(-1), "b h w v -> b v h w")
 
     def draw(
@@ -108,7 +108,7 @@ class LinearCategorical(Likelihood):
         x = x.clone()
         for c in range(self.channels):
             logits = self._logits(blocks, self._on_grid(x, torch.float64), c) / one_temperature(temperature)
-            x[:, c] = _value_at(rearrange(logits, "b h w v -> b v h w"), uniforms[:, c]).to(x.dtype)
+            x[:, c] = value_at(rearrange(logits, "b h w v -> b v h w"), uniforms[:, c]).to(x.dtype)
         return x
 
 
@@ -125,8 +125,8 @@ class Bernoulli(Likelihood):
         logits = precise(parameters)
         return F.logsigmoid((2 * x.to(logits.dtype) - 1) * logits).sum(1)
 
-    def table(self, parameters: Tensor, x: Tensor, channel: int) -> Tensor:
-        logit = precise(parameters)[:, channel]
+    def table(self, parameters: Tensor, x: Tensor, channel: int, temperature: Temperature = 1.0) -> Tensor:
+        logit = precise(parameters)[:, channel] / one_temperature(temperature)
         return torch.stack([F.logsigmoid(-logit), F.logsigmoid(logit)], dim=1)
 
     def draw(
