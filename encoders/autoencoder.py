@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+import condgen
 from condgen import Batch, Condition, DataInfo, Encoder, Options, open_image
+from condgen.errors import RecipeError, shown
 
 _SMALLEST = 4
 """Sides at most this long are not pooled any further."""
@@ -25,6 +27,9 @@ class AutoencoderOptions(Options):
     filters: int = Field(32, ge=1, le=4096, description="Maps of the first stack; the second has twice, later ones 4x.")
     range: Literal["free", "bounded", "unit"] = Field(
         "free", description="Values of the vector: any, each within -1..1 (tanh), or a vector of length 1."
+    )
+    weights: str | None = Field(
+        None, description="Run or model folder whose encoder, one of the same fields, is taken as it is and stays so."
     )
 
 
@@ -44,6 +49,7 @@ class AutoencoderEncoder(Encoder):
     def __init__(self, options: Any, info: DataInfo) -> None:
         super().__init__(options, info)
         self.vector_size = options.size
+        self.frozen = options.weights is not None
         layers: list[nn.Module] = []
         maps, (rows, columns) = info.channels, (info.height, info.width)
         for number in range(64):  # an image of 1024 pixels has 8 stacks
@@ -60,6 +66,36 @@ class AutoencoderEncoder(Encoder):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if layer is self.bottleneck else "relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def load_pretrained(self) -> None:
+        """Those of ``weights``, whatever decoder they were learned with.
+
+        Raises:
+            ModelError: there is no such run.
+            RecipeError: its encoder is another one.
+        """
+        if self.options.weights is None:
+            return
+        name, trained = shown(self.options.weights), condgen.load(self.options.weights)
+        other = getattr(trained, "encoder", trained)
+        if not isinstance(other, AutoencoderEncoder):
+            raise RecipeError(
+                f"encoder.weights: the encoder of {name} is no autoencoder's; name a run of encoder.type=autoencoder.",
+                field="encoder.weights",
+            )
+        fields = [(f"encoder.{name}", (self.options, other.options), name) for name in ("size", "filters", "range")]
+        fields += [
+            (f"data.{'image_size' if name in ('height', 'width') else name}", (self.info, other.info), name)
+            for name in ("channels", "height", "width", "bit_depth")
+        ]
+        for field, pair, attribute in fields:
+            here, there = (getattr(each, attribute) for each in pair)
+            if here != there:
+                raise RecipeError(
+                    f"{field}: {here} here and {there} in {name}, whose encoder is to be taken; set it to that.",
+                    field=field,
+                )
+        self.load_state_dict(other.state_dict())
 
     def encode(self, batch: Batch) -> Condition:
         """uint8 (B, C, H, W) -> vector (B, m)."""
