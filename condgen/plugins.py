@@ -47,6 +47,13 @@ def _owner(point: metadata.EntryPoint) -> str:
     return point.dist.name if point.dist is not None else point.value
 
 
+def package_of(name: str) -> tuple[str, str] | None:
+    """Name and version of the distribution that brings the encoder ``name``; None for one of this process."""
+    points = [] if name in _registered else _entry_points().get(name, [])
+    dist = points[0].dist if len(points) == 1 else None
+    return None if dist is None else (dist.name, dist.version)
+
+
 def find_encoder(name: str) -> type[Encoder]:
     """The encoder class called ``name``.
 
@@ -59,7 +66,9 @@ def find_encoder(name: str) -> type[Encoder]:
     points = _entry_points().get(name, [])
     if not points:
         near = difflib.get_close_matches(name, encoder_names(), 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(encoder_names())}."
+        hint = f"known here: {', '.join(encoder_names())}; pip install the package that brings it."
+        if near:
+            hint = f"did you mean {near[0]!r}, or is there a package to pip install?"
         raise RecipeError(f"encoder.type: no encoder {shown(name)!r} is installed; {hint}", field="encoder.type")
     if len(points) > 1:
         owners = " and ".join(sorted(_owner(point) for point in points))

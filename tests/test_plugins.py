@@ -31,9 +31,9 @@ def test_the_installed_encoders_are_there() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(RecipeError, match="did you mean 'labels'"):
+    with pytest.raises(RecipeError, match=r"did you mean 'labels', or is there a package to pip install"):
         plugins.find_encoder("label")
-    with pytest.raises(RecipeError, match=r"known here: .*labels"):
+    with pytest.raises(RecipeError, match=r"known here: .*labels.* pip install"):
         plugins.find_encoder("zzz")
 
 
@@ -47,6 +47,13 @@ def test_a_broken_plugin_spoils_only_itself(monkeypatch: pytest.MonkeyPatch) -> 
         plugins.find_encoder("bad")
     rows = {row["name"]: row for row in plugins.describe_encoders()}
     assert "cannot be imported" in rows["bad"]["error"] and not rows["none"]["error"]
+
+
+def test_the_package_of_an_encoder_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plugins.package_of("labels") == ("condgen", metadata.version("condgen"))
+    assert plugins.package_of("zzz") is None
+    monkeypatch.setattr(plugins, "_registered", {"labels": Encoder})
+    assert plugins.package_of("labels") is None
 
 
 def test_two_owners_of_a_name_are_both_named(monkeypatch: pytest.MonkeyPatch) -> None:

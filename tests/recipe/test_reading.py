@@ -160,7 +160,11 @@ IN_A_FILE = [
     ),
     ("train:\n", "line 1: train: give max_steps or max_minutes, or training would never end."),
     # the encoder's own fields
-    (BASE + "encoder:\n  type: toi", "line 4: encoder.type: no encoder 'toi' is installed; did you mean 'toy'?"),
+    (
+        BASE + "encoder:\n  type: toi",
+        "line 4: encoder.type: no encoder 'toi' is installed; did you mean 'toy', or is there a package "
+        "to pip install?",
+    ),
     (BASE + "encoder:\n  type: toy\n  sise: 1", "line 5: encoder.sise: no such field; did you mean encoder.size?"),
     (BASE + "encoder:\n  type: toy\n  size: 0", "line 5: encoder.size: expected at least 1, found 0."),
     (
@@ -220,7 +224,10 @@ OVERRIDES = [
     (["train.max_steps=&a 1"], "train.max_steps: anchors and aliases (& and *) are not allowed; write the value out."),
     (["train.max_steps=" + "1" * 10**7], "train.max_steps: more than 64 KiB of YAML; shorten it."),
     (["train=3"], "train: expected a section (key: value), found 3."),
-    (["encoder.type=nope"], "encoder.type: no encoder 'nope' is installed; did you mean 'none'?"),
+    (
+        ["encoder.type=nope"],
+        "encoder.type: no encoder 'nope' is installed; did you mean 'none', or is there a package to pip install?",
+    ),
     (["encoder.size=0"], "encoder.size: expected at least 1, found 0."),
     (["description=hello: x"], "description: expected text, found a section."),
     (["train.max_steps=-1"], "train.max_steps: expected at least 1, found -1."),

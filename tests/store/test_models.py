@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tiny_run import StopAfter, tiny_recipe
 
 import condgen
 from condgen.errors import Interrupted, ModelError, RecipeError
+from condgen.plugins import find_encoder
 from condgen.recipe.build import build_model
 from condgen.store import load, save_model
 from condgen.store.sealed import seal
@@ -168,7 +170,7 @@ def test_config_that_lies(run: Path, tmp_path: Path) -> None:
     good.pop("sha256")
     for change, words in (
         ({"format": 2}, "has the format 2"),
-        ({"recipe": {**good["recipe"], "encoder": {"type": "os.system"}}}, r"cannot be built here: .*os\.system"),
+        ({"recipe": {**good["recipe"], "encoder": {"type": "os.system"}}}, r"cannot be used: .*os\.system"),
         ({"recipe": {**good["recipe"], "extends": "https://example.org/x.yaml"}}, "cannot be used"),
         ({"recipe": {**good["recipe"], "model": {**good["recipe"]["model"], "filters": 5}}}, "the model's is"),
         ({"recipe": None}, "damaged"),
@@ -193,3 +195,38 @@ def test_a_failed_load_leaves_a_model_as_it_was(run: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot initialise this model: core\..* is \(.*\) there and absent here"):
         state.initialise_from(build_model(wider, model.info), "x")
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def resealed(run: Path, place: Path, encoder: Any, name: str = "labels") -> Path:
+    """A copy of ``run`` whose manifests say that its encoder is another."""
+    shutil.copytree(run, place)
+    for path in place.glob("checkpoints/*/manifest.json"):
+        content = json.loads(path.read_bytes())
+        del content["sha256"]
+        content["recipe"]["encoder"]["type"] = name
+        path.write_bytes(seal({**content, "encoder": encoder}))
+    return place
+
+
+def test_the_encoders_version_is_held_against_the_models(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find_encoder("labels"), "version", 2)
+    with pytest.raises(ModelError, match="version 1 of the encoder labels, and here is version 2") as caught:
+        load(run)
+    assert "pip" not in caught.value.message  # of this very package
+    theirs = resealed(run, tmp_path / "theirs", {"version": 3, "package": ["my-encoders", "1.4"]})
+    with pytest.raises(ModelError, match=r"version 3 .* here is version 2.*pip install my-encoders==1\.4"):
+        load(theirs)
+
+
+def test_a_missing_encoder_is_named_with_its_package(run: Path, tmp_path: Path) -> None:
+    theirs = resealed(run, tmp_path / "theirs", {"version": 1, "package": ["my-encoders", "1.4"]}, "faces2")
+    with pytest.raises(ModelError, match=r"no encoder 'faces2' is installed.*pip install my-encoders==1\.4") as caught:
+        load(theirs)
+    assert caught.value.exit_code == 4
+    for odd in (7, {"package": "x"}, {"package": ["a"]}, {"package": ["a b", "1"]}, {"package": ["a", "1\n"]}):
+        shutil.rmtree(theirs)
+        with pytest.raises(ModelError, match="no encoder 'faces2'") as caught:
+            load(resealed(run, theirs, odd, "faces2"))
+        assert "It came with" not in caught.value.message
