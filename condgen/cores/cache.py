@@ -1,27 +1,50 @@
-"""What the layers of a core remember of an image that is drawn pixel by pixel.
+"""What the layers of a core remember of an image that is drawn pixel by pixel, and what they do at each of its pixels.
 
-With a cache a core's ``vertical`` is asked for one row, its ``horizontal`` for one pixel; each causal layer takes what
-lies above and to the left from what it was given before. The layers' weights, and the order in which they are called,
-are those of the whole image: there is no second network. Asking twice at one place gives the same.
+With a cache a core's ``vertical`` is asked for one row, its ``horizontal`` and ``head`` for one pixel; each causal
+layer takes what lies above and to the left from what it was given before. The layers' weights, and the order in which
+they are called, are those of the whole image: there is no second network. Asking twice at one place gives the same.
+
+At single pixels Python costs more than arithmetic. So the network's own code runs there a few times only: called with
+a cache, each of its layers lays out buffers and leaves a *step* behind, a function of the column that computes the
+layer's output in place; what it returns is the buffer. The steps that were left, in order, are what every later pixel
+of the same kind goes through. Kinds differ by the scales that take part: PixelCNN++'s coarse ones do at every second
+or fourth row and column. What a row brings to all of its pixels is computed once a row, by *row steps*.
 
 Legend: B images, H x W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 State = TypeVar("State")
+Step = Callable[[int], object]
+"""Computes a layer's output at a column, which is counted at the layer's own resolution."""
+
+
+class _Memory:
+    """What is the same for every view of a cache."""
+
+    def __init__(self) -> None:
+        self.row = self.column = 0
+        self.image = torch.empty(0)
+        self.states: dict[Any, Any] = {}
+        self.plans: dict[Hashable, tuple[list[tuple[int, Step]], Any]] = {}
+        self.steps: list[tuple[int, Step]] = []
+        self.row_steps: list[tuple[int, Callable[[], object]]] = []
+        self.begun = -1
 
 
 class Cache:
     """The memory of one batch of images, and the place that is being computed.
 
     Attributes:
-        width: W, at full resolution.
+        batch: B.
+        width: W, at the resolution of ``scale``.
         row, column: the place, at the resolution of ``scale``.
         scale: 0 for full resolution, k for its 2^k-th part.
     """
@@ -31,12 +54,11 @@ class Cache:
         self.scale = 0
         self._lifted = 0
         self._full_width = width
-        self._place = [0, 0]
-        self._states: dict[nn.Module, Any] = {}
+        self._memory = _Memory()
 
     def move(self, row: int, column: int = 0) -> None:
         """To a place at full resolution. Rows and columns only grow; what was given at earlier places is remembered."""
-        self._place[:] = row, column
+        self._memory.row, self._memory.column = row, column
 
     def at(self, scale: int) -> Cache:
         """The same memory and place as a layer of another resolution sees them."""
@@ -52,26 +74,73 @@ class Cache:
 
     @property
     def row(self) -> int:
-        return (self._place[0] - self._lifted) >> self.scale
+        return (self._memory.row - self._lifted) >> self.scale
 
     @property
     def column(self) -> int:
-        return self._place[1] >> self.scale
+        return self._memory.column >> self.scale
 
     @property
     def width(self) -> int:
         return self._full_width >> self.scale
 
+    @property
+    def image(self) -> Tensor:
+        """(B, C, H, W), as far as it is known: what ``pixel`` was last given."""
+        return self._memory.image
+
     def row_is_due(self, scale: int) -> bool:
         """Whether a scale advances with this row: coarse ones do where a coarse row begins."""
-        return self._place[0] % 2**scale == 0
+        return self._memory.row % 2**scale == 0
 
     def pixel_is_due(self, scale: int) -> bool:
-        return self.row_is_due(scale) and self._place[1] % 2**scale == 0
+        return self.row_is_due(scale) and self._memory.column % 2**scale == 0
 
-    def of(self, layer: nn.Module, make: Callable[[], State]) -> State:
-        """What ``layer`` remembers; ``make()`` the first time."""
-        if layer not in self._states:
-            self._states[layer] = make()
-        state: State = self._states[layer]
+    def of(self, layer: nn.Module, make: Callable[[], State], what: str = "") -> State:
+        """What ``layer`` remembers, of several things the one of that name; ``make()`` the first time."""
+        key = (layer, what)
+        if key not in self._memory.states:
+            self._memory.states[key] = make()
+        state: State = self._memory.states[key]
         return state
+
+    def step(self, step: Step) -> None:
+        """Leaves a step behind: from now on it is part of every pixel of this kind."""
+        self._memory.steps.append((self.scale, step))
+
+    def row_step(self, step: Callable[[], object]) -> None:
+        """Leaves a row step behind, once in a layer's life: it runs before the first pixel of each of its rows."""
+        self._memory.row_steps.append((self.scale, step))
+
+    def pixel(self, what: str, period: int, lay_out: Callable[[], Any], image: Tensor | None = None) -> Any:
+        """Goes through the steps of this place.
+
+        Args:
+            what: one of several things that are asked for at a pixel.
+            period: rows and columns after which kinds of pixels repeat.
+            lay_out: the network's code, which leaves the steps of a kind that is new.
+            image: (B, C, H, W), see ``image``.
+
+        Returns:
+            What ``lay_out`` has returned for this kind: buffers, which the next pixel overwrites.
+        """
+        memory = self._memory
+        row, column = memory.row, memory.column
+        if image is not None:
+            memory.image = image
+        kind = what, row % period, column % period
+        if kind not in memory.plans:
+            memory.steps = []
+            with torch.no_grad():
+                result = lay_out()
+            memory.plans[kind] = memory.steps, result
+        if memory.begun != row:
+            memory.begun = row
+            with torch.no_grad():
+                for scale, begin in memory.row_steps:
+                    if row % 2**scale == 0:
+                        begin()
+        steps, result = memory.plans[kind]
+        for scale, step in steps:
+            step(column >> scale)
+        return result

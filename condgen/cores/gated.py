@@ -29,7 +29,9 @@ from condgen.cores.layers import (
     start_weights,
     zero_row,
 )
+from condgen.cores.pixels import gated_head_pixel, gated_pixel, image_pixel, linear_pixel
 from condgen.cores.promise import rectangle_sees
+from condgen.cores.steps import Here, Row
 
 
 class GatedLayer(nn.Module):
@@ -82,15 +84,19 @@ class GatedLayer(nn.Module):
         return v if dropout is None else dropout(v), self.link(a, cache=cache)
 
     def horizontal(
-        self, z: Tensor, link: Tensor, terms: Terms, dropout: Dropout | None, cache: Cache | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(B, inputs, H, W) and the link -> the next layer's z (B, p, H, W) and what the head gets of this layer."""
-        y = gate(terms.added(self.horizontal_conv(z, cache=cache) + link, self.horizontal_bias, cache))
+        self, z: Any, link: Any, terms: Terms, features: Any, dropout: Dropout | None, cache: Cache | None = None
+    ) -> tuple[Any, Any]:
+        """(B, inputs, H, W) and the link -> the next layer's z (B, p, H, W) and ``features`` with this layer's skip."""
+        if cache is not None:
+            return gated_pixel(self, z, link, terms, features, cache)
+        y = gate(terms.added(self.horizontal_conv(z) + link, self.horizontal_bias))
         if dropout is not None:
             y = dropout(y)
         if self.out is not None:
-            z = self.out(y, cache=cache) if self.first else self.out(y, cache=cache) + z
-        return z, z if self.skip is None else self.skip(y, cache=cache)
+            z = self.out(y) if self.first else self.out(y) + z
+        if self.skip is not None:
+            features = self.skip(y) if features is None else features + self.skip(y)
+        return z, features
 
 
 class LinearPath(nn.Module):
@@ -175,17 +181,26 @@ class GatedPixelCNN(nn.Module):
 
     def vertical(
         self, x: Tensor, terms: Terms, dropout: Dropout | None = None, cache: Cache | None = None
-    ) -> list[Tensor]:
+    ) -> list[Any]:
         """Every layer's link, (B, 2p, H, W) each: what is known about rows above. Never asks the horizontal stack.
 
-        With a linear path, its share of the outputs comes last, (B, outputs, H, W). With a cache, (B, 2p, 1, W): of
-        row ``cache.row``; every row has to be asked for, in order, when the rows above it are complete in ``x``.
+        With a linear path, its share of the outputs comes last, (B, outputs, H, W). With a cache, as ``Row``, (B, 2p,
+        1, W): of row ``cache.row``; every row has to be asked for, in order, when the rows above it are complete in
+        ``x``.
         """
-        if cache is not None:
-            if cache.row == 0:  # nothing above: a link of zeros is its bias
-                links = [layer.link.of_nothing(cache) for layer in self.layers]
-                return links + ([] if self.linear is None else [zero_row(self.linear.above, cache)])
-            x, cache = x[:, :, cache.row - 1 : cache.row], cache.above()
+        if cache is None:
+            return self._vertical(x, terms, dropout, None)
+        if cache.row == 0:  # nothing above: a link of zeros is its bias
+            found = [layer.link.of_nothing(cache) for layer in self.layers]
+            found += [] if self.linear is None else [zero_row(self.linear.above, cache)]
+        else:
+            found = self._vertical(x[:, :, cache.row - 1 : cache.row], terms, dropout, cache.above())
+        rows = cache.of(self, lambda: [Row() for _ in found])
+        for row, link in zip(rows, found, strict=True):
+            row.x = link
+        return rows
+
+    def _vertical(self, x: Tensor, terms: Terms, dropout: Dropout | None, cache: Cache | None) -> list[Tensor]:
         linear = [] if self.linear is None else [self.linear.vertical(x, cache=cache)]
         links = []
         for layer in self.layers:
@@ -196,7 +211,7 @@ class GatedPixelCNN(nn.Module):
     def horizontal(
         self,
         x: Tensor,
-        links: list[Tensor],
+        links: list[Any],
         terms: Terms,
         dropout: Dropout | None = None,
         cache: Cache | None = None,
@@ -207,19 +222,38 @@ class GatedPixelCNN(nn.Module):
         every one of which has to be asked for, in order, and may be asked for again as the pixel's colours get known.
         """
         if cache is not None:
-            x = x[:, :, cache.row : cache.row + 1]
-            links = [link[..., cache.column : cache.column + 1] for link in links]
-        z = x
-        features = torch.zeros(())
-        for k, (layer, link) in enumerate(zip(self.layers, links, strict=self.linear is None)):
-            z, given = layer.horizontal(z, link, terms, dropout, cache=cache)
-            features = features + given if self.skips and k > 0 else given
+            pixel: Tensor = cache.pixel("horizontal", 1, lambda: self._horizontal_pixel(links, terms, cache), x)
+            return pixel
+        features = self._through_layers(x, links, terms, dropout, None)
         if self.linear is not None:
-            features = torch.cat([features, links[-1] + self.linear.left(x, cache=cache)], dim=1)
+            features = torch.cat([features, links[-1] + self.linear.left(x)], dim=1)
         return features
 
-    def head(self, features: Tensor) -> Tensor:
-        """(B, p, H, W) -> parameters (B, outputs, H, W): ReLU, 1x1, ReLU, 1x1, under mask B. At any places alone."""
+    def _horizontal_pixel(self, links: list[Row], terms: Terms, cache: Cache) -> Tensor:
+        image = image_pixel(cache, self.head_out.weight, self.layers[0].horizontal_conv)
+        features: Here = self._through_layers(image, links, terms, None, cache)
+        if self.linear is None:
+            return features.image()
+        return linear_pixel(self.linear.left, image, links[-1], features, cache)
+
+    def _through_layers(
+        self, z: Any, links: list[Any], terms: Terms, dropout: Dropout | None, cache: Cache | None
+    ) -> Any:
+        features = None
+        for layer, link in zip(self.layers, links, strict=self.linear is None):
+            z, features = layer.horizontal(z, link, terms, features, dropout, cache=cache)
+        return features if self.skips else z
+
+    def head(self, features: Tensor, cache: Cache | None = None) -> Tensor:
+        """(B, p, H, W) -> parameters (B, outputs, H, W): ReLU, 1x1, ReLU, 1x1, under mask B. At any places alone.
+
+        With a cache of one pixel.
+        """
+        if cache is not None:
+            of_pixel: Tensor = cache.pixel(
+                "head", 1, lambda: gated_head_pixel(self.head_in, self.head_out, features, cache)
+            )
+            return of_pixel
         p = self.head_in.in_channels
         parameters: Tensor = self.head_out(F.relu(self.head_in(F.relu(features[:, :p]))))
         return parameters if self.linear is None else parameters + features[:, p:]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condgen import streams
-from condgen.cores import streaming
+from condgen.cores import steps, streaming
 from condgen.cores.cache import Cache
 
 
@@ -85,10 +85,10 @@ class CornerConv(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, rows: int, columns: int, stride: int = 1) -> None:
         super().__init__(inputs, outputs, (rows, columns), stride, padding=(rows - 1, columns - 1))
 
-    def forward(self, x: Tensor, cache: Cache | None = None, crop: bool = True) -> Any:
+    def forward(self, x: Any, cache: Cache | None = None, crop: bool = True) -> Any:
         """``crop``: without the rows and columns that come from the padding below and at the right."""
         if cache is not None:
-            return streaming.corner_pixel(self, x, cache)
+            return steps.corner_pixel(self, x, cache)
         y = super().forward(x)
         rows, columns = (-(-side // self.stride[0]) for side in x.shape[2:])
         return y[:, :, :rows, :columns] if crop else y
@@ -97,14 +97,6 @@ class CornerConv(nn.Conv2d):
         """The output, and at how many positions it is."""
         y = self.forward(x)
         return y, y.numel() // y.shape[1]
-
-    def from_image(self, x: Tensor, row: int, column: int) -> Tensor:
-        """A pixel, (B, outputs, 1, 1), straight from the image (B, C, H, W) and a channel of ones beside it."""
-        kh, kw = self.kernel_size
-        top, left = row - kh + 1, column - kw + 1
-        here = x[:, :, max(0, top) : row + 1, max(0, left) : column + 1]
-        here = torch.cat([here, torch.ones_like(here[:, :1])], dim=1)
-        return F.conv2d(F.pad(here, (max(0, -left), 0, max(0, -top), 0)), self.weight, self.bias)
 
 
 class UpConv(nn.ConvTranspose2d):
@@ -122,10 +114,10 @@ class UpConv(nn.ConvTranspose2d):
         self.offset = offset
         self.by_rows = offset > 0
 
-    def forward(self, x: Tensor | None, cache: Cache | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Any, cache: Cache | None = None) -> Any:  # type: ignore[override]
         """With a cache ``x`` is None where the coarse input has not moved."""
         if cache is not None:
-            return streaming.up_row(self, x, cache) if self.by_rows else streaming.up_pixel(self, x, cache)
+            return streaming.up_row(self, x, cache) if self.by_rows else steps.up_pixel(self, x, cache)
         if x is None:
             raise ValueError("a whole image needs its input")
         H, W = x.shape[2:]
@@ -149,10 +141,7 @@ class Pointwise(nn.Conv2d):
         super().__init__(sum(inputs), outputs, 1)
         self.inputs = inputs
 
-    def forward(self, *tensors: Tensor, cache: Cache | None = None) -> Tensor:
-        """With a cache: of one pixel, where what comes as a whole row is computed once for all of it."""
-        if cache is not None:
-            return streaming.pointwise_pixel(self, tensors, cache)
+    def forward(self, *tensors: Tensor) -> Tensor:
         B, _, H, W = tensors[0].shape
         # every row as an image of its own: for few images and one thread torch has a slower kernel
         rows = [x.permute(0, 2, 3, 1).reshape(B * H, 1, W, -1).permute(0, 3, 1, 2) for x in tensors]
@@ -231,10 +220,16 @@ class MaskedConv(nn.Conv2d):
         mask[:, :, 0, reach] = colour_mask(groups_out, groups_in, kind)
         self.register_buffer("mask", mask, persistent=False)
 
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        """With a cache: a pixel, of the one before it in the network (B, inputs, 1, 1) or of the row as it is."""
-        if cache is not None:
-            return streaming.masked_pixel(self, x, cache)
+    def matrix(self, bias: bool = False) -> Tensor:
+        """The masked weight for a pixel and those to its left, side by side: ((reach + 1) inputs, outputs).
+
+        Args:
+            bias: as one more row, for an input of 1 behind the others.
+        """
+        taps = steps.matrix(self.weight * self.mask)
+        return torch.cat([taps, _bias(self).detach()[None]]) if bias else taps
+
+    def forward(self, x: Tensor) -> Tensor:
         y = F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
         return y[..., : x.shape[3]]  # the columns at the right come from the padding there
 

@@ -123,13 +123,24 @@ class PixelCNNpp(TwoStreams):
         cache: Cache | None = None,
     ) -> Tensor:
         """See ``TwoStreams``."""
+        if cache is not None:
+            features: Tensor = cache.pixel(
+                "horizontal", 2 ** (len(self.down) - 1), lambda: self._horizontal(x, vertical, terms, None, cache), x
+            )
+            return features
+        return self._horizontal(x, vertical, terms, dropout, None)
+
+    def _horizontal(
+        self, x: Tensor, vertical: list[Any], terms: Terms, dropout: Dropout | None, cache: Cache | None
+    ) -> Tensor:
         above, *us = vertical
 
         def step(number: int, resnet: nn.Module, ul: Feature, *short_cut: Feature, cache: Cache | None) -> Feature:
             ul = resnet(ul, terms, dropout, us[number], *short_cut, cache=cache)
             return ul
 
-        return self._down_and_up("ul", self.start_horizontal(x, above, cache), step, cache).x
+        features = self._down_and_up("ul", self.start_horizontal(x, above, cache), step, cache).x
+        return features if cache is None else features.image()
 
     def _down_and_up(self, stream: str, feature: Feature, step: Callable[..., Feature], cache: Cache | None) -> Feature:
         """Takes a stream through all blocks; ``step(number, resnet, feature, *short_cut, cache=...)`` is one resnet.

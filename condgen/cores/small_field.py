@@ -30,6 +30,7 @@ from condgen.cores.cache import Cache
 from condgen.cores.conditioning import Conditioning, Terms
 from condgen.cores.layers import Dropout
 from condgen.cores.promise import everything_before, rectangle_sees
+from condgen.cores.steps import Here, joined
 from condgen.cores.two_streams import Feature, GatedResnet, TwoStreams
 
 POINTWISE_RESNETS = 3
@@ -67,13 +68,45 @@ class ChannelSets(nn.Module):
     def forward(
         self, feature: Feature, terms: Terms, dropout: Dropout | None, *auxiliary: Feature, cache: Cache | None = None
     ) -> Feature:
-        sets, *others = (self._split(whole) for whole in (feature, *auxiliary))
+        sets, *others = (self._split(whole, cache) for whole in (feature, *auxiliary))
         for k, resnet in enumerate(self.resnets, start=1):
             sets[k] = resnet(sets[k], terms, dropout, *sets[:k], *(other[k] for other in others), cache=cache)
-        return Feature(torch.cat([part.x for part in sets], dim=1), self.activation)
+        parts = [part.x for part in sets]
+        if isinstance(feature.x, Here) and cache is not None:
+            return Feature(joined(self, parts, cache), self.activation)
+        x = torch.cat(parts, dim=1)
+        if cache is None:
+            return Feature(x, self.activation)
+        return cache.of(self, lambda: Feature(x, self.activation)).renewed(x)
 
-    def _split(self, feature: Feature) -> list[Feature]:
+    def _split(self, feature: Feature, cache: Cache | None) -> list[Feature]:
+        if isinstance(feature.x, Here) and cache is not None:
+            here = feature.x
+            parts = cache.of(self, lambda: [Here(x) for x in here.signed.chunk(SETS, dim=2)], "sets")
+            return [Feature(x, self.activation) for x in parts]
+        if cache is not None:
+            return [_Set(feature, k, self.activation) for k in range(SETS)]
         return [Feature(x, self.activation) for x in feature.x.chunk(SETS, dim=1)]
+
+
+class _Set(Feature):
+    """A set of the channels of ``whole``, of whatever row that has just now."""
+
+    def __init__(self, whole: Feature, number: int, activation: Activations) -> None:
+        super().__init__(None, activation)
+        self._whole, self._number = whole, number
+
+    @property
+    def x(self) -> Tensor:
+        part: Tensor = self._whole.x.chunk(SETS, dim=1)[self._number]
+        return part
+
+    @x.setter
+    def x(self, x: None) -> None: ...
+
+    @property
+    def active(self) -> Tensor:
+        return self._activation(self.x)
 
 
 class SmallFieldPixelCNN(TwoStreams):
@@ -138,14 +171,22 @@ class SmallFieldPixelCNN(TwoStreams):
         cache: Cache | None = None,
     ) -> Tensor:
         """See ``TwoStreams``."""
+        if cache is not None:
+            pixel: Tensor = cache.pixel("horizontal", 1, lambda: self._horizontal(x, vertical, terms, None, cache), x)
+            return pixel
+        return self._horizontal(x, vertical, terms, dropout, None)
+
+    def _horizontal(
+        self, x: Tensor, vertical: list[Any], terms: Terms, dropout: Dropout | None, cache: Cache | None
+    ) -> Tensor:
         above, *us = vertical
         ul = self.start_horizontal(x, above, cache)
         for i, step in enumerate(self.ul):
             looks_around = i % (len(self.ul) // self.resnets) == 0
             told = us[max(0, i - 1) : i] if looks_around else [us[i]]
             ul = step(ul, terms, dropout, *told, cache=cache)
-        features: Tensor = self.close(ul, terms, dropout, us[-1], cache=cache).x
-        return features
+        features = self.close(ul, terms, dropout, us[-1], cache=cache).x
+        return features if cache is None else features.image()
 
     def sees(self, row: int, column: int, height: int, width: int) -> Tensor:
         """Which pixels the parameters at (row, column) depend on, the own one aside: bool (H, W)."""

@@ -17,16 +17,22 @@ from condgen.cores.activations import Activations, elu
 from condgen.cores.cache import Cache
 from condgen.cores.conditioning import Conditioning, Terms
 from condgen.cores.layers import CornerConv, Dropout, Pointwise, VerticalConv, shift_down, shift_right, zero_row
+from condgen.cores.pixels import head_pixel, recall_pixel, resnet_pixel, start_pixel
+from condgen.cores.steps import Here, Row, Strip, activate
 from condgen.cores.weight_norm import SPREAD, compile_weights, data_dependent_init, weight_normalised
 
 
 class Feature:
-    """A stream's features (B, F, H, W), and what the nonlinearity makes of them: once, for all who read it."""
+    """A stream's features (B, F, H, W), and what the nonlinearity makes of them: once, for all who read it.
 
-    def __init__(self, x: Tensor, activation: Activations) -> None:
+    With a cache ``x`` is a row, (B, F, 1, W), or ``Here``, the pixel in hand.
+    """
+
+    def __init__(self, x: Any, activation: Activations) -> None:
         self.x = x
         self._activation = activation
         self._active: Tensor | None = None
+        self._along_row: Strip | None = None
 
     @property
     def active(self) -> Tensor:
@@ -34,6 +40,22 @@ class Feature:
         if self._active is None:
             self._active = self._activation(self.x)
         return self._active
+
+    def renewed(self, x: Tensor) -> Feature:
+        """The same object with what another row has brought: those who read it row by row hold on to it."""
+        self.x, self._active = x, None
+        return self
+
+    def along_row(self, cache: Cache, kernel: tuple[int, ...] = (1, 1)) -> Strip:
+        """``active`` of a pixel, and of what a ``kernel`` reads beside and above it; whoever reads most asks first."""
+        if self._along_row is None:
+            here: Here = self.x
+            if here.strip is None:
+                channels = self._activation.widening * here.values.shape[1]
+                here.strip = Strip(cache.batch, channels, kernel, cache.width, here.values)
+            self._along_row = here.strip
+            cache.step(activate(self._activation.nonlinearity, here, here.strip.pixels))
+        return self._along_row
 
 
 class GatedResnet(nn.Module):
@@ -65,16 +87,21 @@ class GatedResnet(nn.Module):
     def forward(
         self, feature: Feature, terms: Terms, dropout: Dropout | None, *auxiliary: Feature, cache: Cache | None = None
     ) -> Feature:
+        if cache is not None and self.by_pixels:
+            return Feature(resnet_pixel(self, feature, terms, auxiliary, cache), self.activation)
         # what follows a convolution here crops it as well: its gradient need not be copied into zeros then
         if self.nin is None:
             hidden = self.activation(self.conv_in(feature.active, cache=cache), dropout=dropout)
         else:
             active = [other.active for other in auxiliary]
-            auxiliary_in = self.nin(*active, cache=cache if self.by_pixels else None)  # (B, F, H, W)
+            auxiliary_in = self.nin(*active)  # (B, F, H, W)
             hidden = self.activation(self.conv_in(feature.active, cache=cache, crop=False), auxiliary_in, dropout)
         gates = self.conv_out(hidden, cache=cache, crop=False)  # (B, 2F, H, W) and what is cropped
         gates = terms.added(gates, self.condition, cache)
-        return Feature(self.activation.gated_residual(feature.x, gates), self.activation)
+        x = self.activation.gated_residual(feature.x, gates)
+        if cache is None:
+            return Feature(x, self.activation)
+        return cache.of(self, lambda: Feature(x, self.activation)).renewed(x)
 
 
 def _conv(stream: str, inputs: int, outputs: int, field: int) -> VerticalConv | CornerConv:
@@ -159,26 +186,32 @@ class TwoStreams(nn.Module):
         if cache is None:
             x = with_ones(x)  # (B, C + 1, H, W)
             return self._feature(shift_down(self.start_above(x))), [shift_down(self.start_row(x))]
+        row_above = cache.of(self, Row)
         if cache.row == 0:
-            return self._feature(zero_row(self.start_above, cache)), [zero_row(self.start_row, cache)]
+            row_above.x = zero_row(self.start_row, cache)
+            return self._feature(zero_row(self.start_above, cache)), [row_above]
         row = with_ones(x[:, :, cache.row - 1 : cache.row])  # (B, C + 1, 1, W)
-        return self._feature(self.start_above(row, cache.above())), [self.start_row(row, cache.above())]
+        row_above.x = self.start_row(row, cache.above())
+        return self._feature(self.start_above(row, cache.above())), [row_above]
 
-    def start_horizontal(self, x: Tensor, above: Tensor, cache: Cache | None) -> Feature:
+    def start_horizontal(self, x: Tensor, above: Any, cache: Cache | None) -> Feature:
         """ul before its first resnet."""
-        if cache is None:
-            x = with_ones(x)
-            start = above + shift_right(self.start_left(x))
-        else:
-            start = above[..., cache.column : cache.column + 1]
-            if cache.column > 0:
-                start = start + self.start_left.from_image(x, cache.row, cache.column - 1)
+        if cache is not None:
+            here = start_pixel(self.start_left, above, cache)
+            if self.recall is not None:
+                recall_pixel(self.recall, here, cache)
+            return Feature(here, self.activation)
+        x = with_ones(x)
+        start = above + shift_right(self.start_left(x))
         if self.recall is not None:
-            start = start + self.recall(x, cache)
+            start = start + self.recall(x)
         return self._feature(start)
 
-    def head(self, features: Tensor) -> Tensor:
-        """(B, F, H, W) -> parameters (B, outputs, H, W): elu, 1x1."""
+    def head(self, features: Tensor, cache: Cache | None = None) -> Tensor:
+        """(B, F, H, W) -> parameters (B, outputs, H, W): elu, 1x1; with a cache of one pixel."""
+        if cache is not None:
+            of_pixel: Tensor = cache.pixel("head", 1, lambda: head_pixel(self.out, features, cache))
+            return of_pixel
         parameters: Tensor = self.out(elu(features))
         return parameters
 
@@ -207,7 +240,9 @@ class TwoStreams(nn.Module):
         if device.type == "cpu":
             compile_weights(self)
 
-    def _feature(self, x: Tensor) -> Feature:
+    def _feature(self, x: Any) -> Feature:
+        if isinstance(x, Here):
+            return Feature(x, self.activation)
         # under autocast the sum over all resnets stays in fp32
         return Feature(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x, self.activation)
 
@@ -230,26 +265,10 @@ class Recall(nn.Module):
         self.what = weight_normalised(Pointwise((channels,), filters))
         self.told = weight_normalised(Pointwise((activation.widening * filters,), filters))
 
-    def forward(self, image: Tensor, cache: Cache | None = None) -> Tensor:
-        """With a cache the image is (B, C, H, W), without ones, and the result (B, F, 1, 1)."""
-        if cache is not None:
-            return self._here(image, cache)
+    def forward(self, image: Tensor) -> Tensor:
         H, W = image.shape[2:]
         seen = self.activation(self.what(image)).flatten(2)  # (B, 2F, H W)
         before = F.pad(seen, (1, -1)).cumsum(2)
         number = torch.arange(H * W, device=image.device, dtype=image.dtype).clamp(min=1)
         told: Tensor = self.told((before / number).unflatten(2, (H, W)).contiguous(memory_format=torch.channels_last))
-        return told
-
-    def _here(self, image: Tensor, cache: Cache) -> Tensor:
-        """A running sum, to which the pixel before this one is added when the place has moved."""
-        B, _, _, W = image.shape
-        nothing = image.new_zeros(B, self.told.inputs[0], 1, 1)
-        state: dict[str, Any] = cache.of(self, lambda: {"sum": nothing, "pixels": 0})
-        number = cache.row * W + cache.column
-        for k in range(state["pixels"], number):
-            pixel = with_ones(image[:, :, k // W : k // W + 1, k % W : k % W + 1])
-            state["sum"] = state["sum"] + self.activation(self.what(pixel))
-        state["pixels"] = number
-        told: Tensor = self.told(state["sum"] / max(1, number))
         return told

@@ -48,7 +48,7 @@ def cached(
             here = (slice(None), slice(None), slice(row, row + 1), slice(column, column + 1))
             given = mask is not None and bool(mask[here].all())
             for step in range(1 if given else likelihood.passes):
-                parameters = core.head(core.horizontal(pixels, above, terms, cache=cache))
+                parameters = core.head(core.horizontal(pixels, above, terms, cache=cache), cache=cache)
                 if not given:
                     drawn = likelihood.draw(parameters, x[here], noise[here], step, temperature)
                     x[here] = drawn if mask is None else torch.where(mask[here], x[here], drawn)

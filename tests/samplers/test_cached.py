@@ -43,7 +43,7 @@ def teacher_forced(model: ConditionalModel, seed: int = 0) -> tuple[torch.Tensor
         for column in range(W):
             cache.move(row, column)
             features = model.core.horizontal(x, above, terms, cache=cache)
-            placed[:, :, row : row + 1, column : column + 1] = model.core.head(features)
+            placed[:, :, row : row + 1, column : column + 1] = model.core.head(features, cache=cache)
     return placed, whole
 
 
