@@ -238,7 +238,7 @@ class TrainSection(Section):
     precision: Literal["fp32", "bf16", "fp64"] = Field("fp32", description="Arithmetic of the core; bf16 is autocast.")
     compile: bool = Field(
         False,
-        description="Compile with torch.compile: faster steps after minutes (gated) or about a minute (pixelcnn++).",
+        description="Faster steps: pixelcnn++ on a CPU by the C compiler (a second), else torch.compile (minutes).",
     )
     evaluate_images: Annotated[int, Field(ge=0)] = Field(
         512, description="Validation images of an evaluation during training; 0: none."
