@@ -268,6 +268,29 @@ def save_png(path: Path, picture: Image.Image, *, force: bool = False) -> None:
     write_whole(path, file.getvalue(), force=force)
 
 
+def save_gif(path: Path, frames: Sequence[Image.Image], *, milliseconds: int = 80, force: bool = False) -> None:
+    """Writes a film of pictures of one size, there and back again without end, whole or not at all; both ends stay for
+    a while.
+
+    Args:
+        milliseconds: of a frame; a GIF counts in hundredths of a second.
+
+    Raises:
+        RecipeError: ``path`` exists and ``force`` is off.
+        MachineError: the disk is full or cannot be written.
+    """
+    film = [*frames, *frames[-2:0:-1]]
+    lengths = [milliseconds] * len(film)
+    lengths[0] = lengths[len(frames) - 1] = 8 * milliseconds
+    # the palette of each frame is its own: one for all would band the colours of faces
+    coloured = [frame.quantize(256, dither=Image.Dither.NONE) for frame in film]
+    file = io.BytesIO()
+    coloured[0].save(
+        file, "GIF", save_all=True, append_images=coloured[1:], duration=lengths, loop=0, optimize=False, disposal=1
+    )
+    write_whole(path, file.getvalue(), force=force)
+
+
 def _cycled(count: int) -> list[Colour]:
     return [SERIES[i % len(SERIES)] for i in range(count)]
 

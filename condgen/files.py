@@ -9,7 +9,9 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from condgen.errors import CondgenError, InputError, MachineError, RecipeError, shown
@@ -110,6 +112,55 @@ def write_whole(path: Path, data: bytes, *, force: bool = False) -> None:
         sync_folder(path.parent)
     except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
+
+
+def write_folder(
+    folder: Path, files: Iterable[tuple[str, bytes]], ours: re.Pattern[str], *, force: bool = False
+) -> None:
+    """``folder`` holds ``files`` (name, content) in the end, or what it held before.
+
+    Args:
+        ours: what such a folder's files are called: with ``force`` one that holds nothing else is replaced.
+
+    Raises:
+        RecipeError: see ``check_folder``.
+        MachineError: the disk is full, read-only or broken, or permission is missing.
+    """
+    check_folder(folder, ours, force=force)
+    aside, old = aside_of(folder), aside_of(folder)
+    try:
+        aside.mkdir()
+        try:
+            for name, data in files:
+                write_new(aside / name, data)
+            sync_folder(aside)
+            if os.path.lexists(folder):
+                os.rename(folder, old)
+            os.rename(aside, folder)
+        except BaseException:
+            if os.path.lexists(old) and not os.path.lexists(folder):
+                os.rename(old, folder)
+            raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        sync_folder(folder.parent)
+    except (OSError, ValueError) as error:
+        raise unwritable(folder, error) from error
+
+
+def check_folder(folder: Path, ours: re.Pattern[str], *, force: bool = False) -> None:
+    """Raises:
+    RecipeError: ``folder`` exists, and ``force`` is off or it holds other files than ``ours``.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not force:
+        raise RecipeError(f"{shown(folder)} exists; choose another name or add --force.", file=folder)
+    if folder.is_symlink() or not folder.is_dir() or not all(map(ours.fullmatch, os.listdir(folder))):
+        raise RecipeError(
+            f"{shown(folder)} holds other files than pictures of this kind; choose another name.", file=folder
+        )
 
 
 def open_regular(path: Path, *, error: type[CondgenError] = InputError, follow_links: bool = True) -> int:

@@ -9,9 +9,11 @@ import typer
 
 from condgen.cli.complete import complete
 from condgen.cli.doctor import doctor
+from condgen.cli.embed import embed
 from condgen.cli.encoders import encoders
 from condgen.cli.evaluate import evaluate
 from condgen.cli.import_ import import_
+from condgen.cli.interpolate import interpolate
 from condgen.cli.recipes import recipes
 from condgen.cli.reconstruct import reconstruct
 from condgen.cli.sample import sample
@@ -49,10 +51,24 @@ def app() -> Any:
         context_settings={"max_content_width": 110},
     )
     commands.callback(epilog=_EPILOG)(_root)
-    for command in (train, sample, complete, reconstruct, evaluate, score, verify, import_, recipes, encoders, doctor):
+    for command in (
+        train,
+        sample,
+        complete,
+        reconstruct,
+        interpolate,
+        embed,
+        evaluate,
+        score,
+        verify,
+        import_,
+        recipes,
+        encoders,
+        doctor,
+    ):
         # an encoder may have words of its own: --source face.jpg
         commands.command(
             command.__name__.rstrip("_"),
-            context_settings={"ignore_unknown_options": command in (sample, complete, score)},
+            context_settings={"ignore_unknown_options": command in (sample, complete, score, interpolate, embed)},
         )(command)
     return typer.main.get_command(commands)

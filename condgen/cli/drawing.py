@@ -35,6 +35,14 @@ LogisticTemperature = Annotated[
     float | None,
     typer.Option("--temperature-logistic", metavar="T", help="Of the component's own width.", show_default=False),
 ]
+Guidance = Annotated[
+    float,
+    typer.Option(
+        "--guidance",
+        metavar="W",
+        help="Above 0: nearer to the condition; -1: without it; needs encoder.dropout.",
+    ),
+]
 
 
 def temperatures(
@@ -73,14 +81,17 @@ def drawn(
             yield images, log_probs
 
 
-def figures(model: ConditionalModel, names: list[str], count: int, seed: int, log_probs: list[float]) -> dict[str, Any]:
-    """What ``--json`` says of the images, row by row."""
+def figures(
+    model: ConditionalModel, names: list[str], count: int, seed: int, log_probs: list[float], guidance: float = 0.0
+) -> dict[str, Any]:
+    """What ``--json`` says of the images, row by row; their probability is that of the guided distribution."""
     rows = [log_probs[i : i + count] for i in range(0, len(log_probs), count)]
     bits = -1 / math.log(2) / model.info.dimensions
     return {
         "labels": names,
         "count": count,
         "seeds": [[seed, k] for k in range(count)],
+        "guidance": guidance,
         "log_prob": rows,
         "bits_per_dim": [[value * bits for value in row] for row in rows],
     }

@@ -110,7 +110,10 @@ def at_home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
 
 
-COMMANDS = ["train", "sample", "complete", "evaluate", "score", "verify", "import", "recipes", "encoders", "doctor"]
+COMMANDS = [
+    *("train", "sample", "complete", "reconstruct", "interpolate", "embed", "evaluate", "score", "verify", "import"),
+    *("recipes", "encoders", "doctor"),
+]
 
 
 def commands() -> dict[str, Any]:
@@ -357,9 +360,11 @@ def test_evaluate(condgen: Condgen) -> None:
         "bits_per_dim",
         "bits_per_dim_ci95",
         "bits_per_dim_shuffled",
+        "bits_per_dim_no_condition",
         "shuffle_gap_bits",
         "shuffle_gap_bits_ci95",
         "condition_bits",
+        "condition_bits_ci95",
         "dimensions",
         "examples",
         "split",

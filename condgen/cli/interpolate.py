@@ -1,0 +1,189 @@
+"""``condgen interpolate``: pictures on the way from one image to another, each row with noise of its own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from condgen.cli.drawing import Guidance, OneTemperature, drawn
+from condgen.cli.embed import check_pictures, embedding_images
+from condgen.cli.options import (
+    Checkpoint,
+    Debug,
+    Device,
+    Force,
+    Json,
+    Labels,
+    Quiet,
+    Seed,
+    Weights,
+    changed,
+    checkpoint_of,
+    conditions_of_images,
+    device_of,
+    one_of,
+    picture_path,
+    split_words,
+    without_overrides,
+)
+from condgen.cli.outcome import answer
+from condgen.errors import RecipeError, shown
+from condgen.progress import warn
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+_LARGEST = 2048
+_OURS = re.compile(r"\d+-\d+\.png")
+
+
+def interpolate(
+    image: Annotated[
+        list[str], typer.Argument(metavar="IMAGE", help="Two image files, the ends; also section.key=value.")
+    ],
+    model_name: Annotated[
+        str,
+        typer.Option("--model", metavar="RUN", help="A run folder, a model folder, or the name of a run in ./runs."),
+    ],
+    steps: Annotated[
+        int, typer.Option("--steps", metavar="N", min=2, help="Pictures of a row, both ends included.")
+    ] = 9,
+    rows: Annotated[int, typer.Option("--rows", metavar="N", min=1, help="Rows, each with noise of its own.")] = 4,
+    curve: Annotated[
+        str,
+        typer.Option("--curve", metavar="lerp|slerp", help="A straight line, or the great circle of unit vectors."),
+    ] = "lerp",
+    label: Labels = None,
+    seed: Seed = None,
+    temperature: OneTemperature = None,
+    guidance: Guidance = 0.0,
+    gif: Annotated[bool, typer.Option("--gif", help="Write a film of all rows as well.")] = False,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="I.png", help="The sheet; default: a new name here.", show_default=False),
+    ] = None,
+    force: Force = False,
+    weights: Weights = "ema",
+    checkpoint: Checkpoint = "last",
+    device: Device = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Walk from one image to another: a sheet with a row for each seed, and the pictures by themselves in a folder.
+
+    Row k has the noise of sample k of the seed throughout, so that neighbours change smoothly; its ends are sample k of
+    the first image and of the second. Pictures are I/ROW-STEP.png beside I.png, the film I.gif.
+    """
+    words, rest = split_words(image, label, None)
+    files, overrides = without_overrides(rest)
+    if len(files) != 2:
+        raise RecipeError(f"There are {len(files)} images; name two, the ends of the walk.", field="IMAGE")
+    one_of("curve", curve, ["lerp", "slerp"])
+    if steps * rows > _LARGEST:
+        raise RecipeError(
+            f"{steps} steps in {rows} rows are {steps * rows:,} pictures, beyond the {_LARGEST:,} allowed; take fewer.",
+            field="steps",
+        )
+    sheet = _sheet_path(out, files, force, gif)
+    which, step = one_of("weights", weights, ["ema", "raw"]), checkpoint_of(checkpoint)
+    check_pictures(files)
+    import torch
+
+    from condgen.draw import displayable
+    from condgen.evaluate.smoothness import walk_distances
+    from condgen.store import load_conditional
+
+    model = embedding_images(load_conditional(model_name, weights=which, checkpoint=step, device=device_of(device)))
+    settings = changed(model.recipe, overrides, ["sample"]).sample
+    given = [model.encoder.parse("image", file) for file in files]
+    ends = conditions_of_images(model, words, given)
+    if all(torch.equal(part[0], part[1]) for part in ends.parts):
+        warn("both ends have the same condition, so the pictures of a row are all alike")
+    walk = ends[0].interpolate(ends[1], steps, curve)
+    options: dict[str, Any] = {
+        "temperature": settings.temperature if temperature is None else temperature,
+        "tile": settings.tile,
+        "guidance": guidance,
+    }
+    seed = settings.seed if seed is None else seed
+    images = torch.cat([tile for tile, _ in drawn(model, walk, steps, rows, seed, **options)])
+    pictures = displayable(images, model.info.bit_depth)  # (steps * rows, C, H, W), grouped by condition
+    pictures = pictures.reshape(steps, rows, *pictures.shape[1:]).swapaxes(0, 1)
+    along, across = walk_distances(pictures)
+    written = _save(sheet, pictures, files, given, model.info.bit_depth, force)
+    film = _save_film(sheet.with_suffix(".gif"), pictures, force) if gif else None
+    result = {
+        "sheet": str(sheet),
+        "files": written,
+        "gif": film,
+        "steps": steps,
+        "rows": rows,
+        "seed": seed,
+        "curve": curve,
+        "smoothness": {"neighbours": along, "rows": across},
+    }
+    beside = "" if across is None else f", two rows by {across:.2f}"
+    text = f"{steps} steps in {rows} rows: {shown(sheet)}\nNeighbours differ by {along:.2f} of 255{beside}."
+    answer(result, text + (f"\nfilm: {shown(film)}" if film else ""), as_json)
+
+
+def _sheet_path(out: str | None, files: list[str], force: bool, gif: bool) -> Path:
+    """Where the sheet goes, with room for the folder and the film beside it.
+
+    Raises:
+        RecipeError: one of them is there already.
+    """
+    from condgen.files import check_folder
+
+    if out is None:
+        stem = f"{Path(files[0]).stem}-{Path(files[1]).stem}"[:120]
+        stems = (stem if k == 1 else f"{stem}-{k}" for k in itertools.count(1))
+        free = (stem for stem in stems if not any(os.path.lexists(stem + end) for end in ("", ".png", ".gif")))
+        return Path(f"{next(free)}.png")
+    path = picture_path(out, force)
+    check_folder(path.with_suffix(""), _OURS, force=force)
+    if gif and os.path.lexists(path.with_suffix(".gif")) and not force:
+        raise RecipeError(f"{shown(path.with_suffix('.gif'))} exists; choose another name or add --force.", file=path)
+    return path
+
+
+def _save(
+    sheet: Path, pictures: np.ndarray, files: list[str], given: list[dict[str, Tensor]], bit_depth: int, force: bool
+) -> list[str]:
+    """Writes the sheet and the single pictures, (rows, steps, C, H, W); the names of the latter, row by row."""
+    import numpy as np
+
+    from condgen import draw
+    from condgen.files import write_folder
+
+    rows, steps = pictures.shape[:2]
+    folder = sheet.with_suffix("")
+    wide = len(str(steps - 1))
+    names = [f"{row}-{step:0{wide}d}.png" for row in range(rows) for step in range(steps)]
+    flat = pictures.reshape(-1, *pictures.shape[2:])
+    write_folder(folder, zip(names, map(draw.png, flat), strict=True), _OURS, force=force)
+    originals = [draw.displayable(batch["image"], bit_depth) for batch in given]
+    columns = [f"{step / (steps - 1):.3g}" for step in range(steps)] if steps <= 17 else []
+    lines = [("", row) for row in pictures]
+    if all(original.shape[1:] == pictures.shape[2:] for original in originals):
+        paper = np.full_like(originals[0], 255)
+        sides = [originals, *[[paper, paper]] * (rows - 1)]
+        lines = [("", np.concatenate([a, row, b])) for (a, b), row in zip(sides, pictures, strict=True)]
+        columns = [Path(files[0]).name, *columns, Path(files[1]).name] if columns else []
+    draw.save_png(sheet, draw.sheet(lines, columns=columns), force=force)
+    return [str(folder / name) for name in names]
+
+
+def _save_film(path: Path, pictures: np.ndarray, force: bool) -> str:
+    from condgen import draw
+
+    columns = min(pictures.shape[0], 4)
+    draw.save_gif(path, [draw.grid(pictures[:, step], columns) for step in range(pictures.shape[1])], force=force)
+    return str(path)
