@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from condgen.condition import Batch, Condition, DataInfo, Encoder, Options
-    from condgen.data import Dataset, open_data, open_image, open_mask
+    from condgen.data import Dataset, open_data, open_image, open_mask, read_columns
     from condgen.errors import CondgenError
     from condgen.model import ConditionalModel
     from condgen.plugins import register_encoder
@@ -28,6 +28,7 @@ _HOME = {
     "open_data": "condgen.data",
     "open_image": "condgen.data",
     "open_mask": "condgen.data",
+    "read_columns": "condgen.data",
     "CondgenError": "condgen.errors",
     "ConditionalModel": "condgen.model",
     "register_encoder": "condgen.plugins",
@@ -50,6 +51,7 @@ __all__ = [
     "open_data",
     "open_image",
     "open_mask",
+    "read_columns",
     "register_encoder",
     "train",
 ]

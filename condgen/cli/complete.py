@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from condgen.cli.drawing import (
+    Guidance,
     LogisticTemperature,
     MixtureTemperature,
     OneTemperature,
@@ -74,6 +75,7 @@ def complete(
     temperature: OneTemperature = None,
     temperature_mixture: MixtureTemperature = None,
     temperature_logistic: LogisticTemperature = None,
+    guidance: Guidance = 0.0,
     sampler: Sampler = "auto",
     out: Annotated[
         str | None, typer.Option("--out", metavar="F.png", help="Default: a new name here.", show_default=False)
@@ -125,6 +127,7 @@ def complete(
         known=pixels[None],
         mask=known,
         temperature=temperatures(temperature, temperature_mixture, temperature_logistic, recipe.sample.temperature),
+        guidance=guidance,
         sampler=sampler,
         tile=recipe.sample.tile,
     )
@@ -134,7 +137,7 @@ def complete(
     _save(path, names, displayable(pixels[None], info.bit_depth), known, displayable(images, info.bit_depth), force)
     note = _what_is_seen(known)
     result: dict[str, Any] = {"file": str(path), "resized": resized, "known": int(known.sum()), "note": note}
-    result |= figures(model, names, count, seed, log_probs.tolist())
+    result |= figures(model, names, count, seed, log_probs.tolist(), guidance)
     size = f"\nThe image was resized to {info.width}x{info.height}." if resized else ""
     answer(result, f"{len(images)} completions: {shown(path)}{size}\n{note}", as_json)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from condgen.cli.drawing import (
+    Guidance,
     LogisticTemperature,
     MixtureTemperature,
     OneTemperature,
@@ -69,6 +70,7 @@ def sample(
     temperature: OneTemperature = None,
     temperature_mixture: MixtureTemperature = None,
     temperature_logistic: LogisticTemperature = None,
+    guidance: Guidance = 0.0,
     sampler: Sampler = "auto",
     out: Annotated[
         str | None,
@@ -110,6 +112,7 @@ def sample(
     seed = settings.seed if seed is None else seed
     options: dict[str, Any] = {
         "temperature": temperatures(temperature, temperature_mixture, temperature_logistic, settings.temperature),
+        "guidance": guidance,
         "sampler": "cached" if sampler == "auto" else sampler,
         "tile": settings.tile,
     }
@@ -130,7 +133,7 @@ def sample(
         with _job(path, kind, stem, job, model, force) as target:
             there, path = target.done, path or target.folder
             log_probs = _streamed(target, path, model, condition, seed, options)
-    result = {"file": str(path), "drawn": total - there} | figures(model, names, count, seed, log_probs)
+    result = {"file": str(path), "drawn": total - there} | figures(model, names, count, seed, log_probs, guidance)
     before = f" ({there} were there already)" if there else ""
     answer(result, f"{total} images: {shown(path)}{before}", as_json)
 

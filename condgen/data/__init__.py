@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from condgen.data.augment import augmented
+    from condgen.data.columns import read_columns
     from condgen.data.dataset import Dataset, flipped
     from condgen.data.images import check_picture
     from condgen.data.masks import open_mask
@@ -37,6 +38,7 @@ _HOME = {
     "open_face": "photographs",
     "open_image": "photographs",
     "open_mask": "masks",
+    "read_columns": "columns",
 }
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "open_face",
     "open_image",
     "open_mask",
+    "read_columns",
 ]
 
 

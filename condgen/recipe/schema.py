@@ -67,7 +67,8 @@ class DataSection(Section):
     max_skipped: Fraction = Field(0.01, description="Share of unreadable images above which a folder is refused.")
     columns: str | None = Field(
         None,
-        description="csv, npz or safetensors with one row per image, in the set's order: extra columns for encoders.",
+        description="csv, npy, npz or safetensors with one row of numbers per image, in the set's order: extra columns "
+        "for encoders.",
     )
     identities: Positive = Field(4000, description="portraits: number of training identities.")
     views: Positive = Field(8, description="portraits: pictures of each identity.")

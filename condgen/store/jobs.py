@@ -18,7 +18,7 @@ DIGESTS = {"model", "condition"}
 
 def job_of(
     model: ConditionalModel, names: Sequence[str], condition: Condition, *, count: int, seed: int,
-    temperature: tuple[float, float], sampler: str, tile: int,
+    temperature: tuple[float, float], guidance: float, sampler: str, tile: int,
 ) -> dict[str, Any]:  # fmt: skip
     """All that decides the images of a job, as JSON; the names of its entries are words for people.
 
@@ -41,6 +41,7 @@ def job_of(
         "count": count,
         "seed": seed,
         "temperature": list(temperature),
+        "guidance": guidance,
         "sampler": sampler,
         "tile": tile,
         "device": model.device.type,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from picture_bytes import saved
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch_file
 
-from condgen.data import SPLITS, data_info, declared_info, open_data
+from condgen.data import SPLITS, data_info, declared_info, open_data, read_columns
 from condgen.errors import InputError
 from condgen.recipe.schema import DataSection
 
@@ -61,6 +62,16 @@ def test_rows_of_skipped_images_are_dropped(folder: Path) -> None:
     assert batch["vector"][:, 0].tolist() == batch["image"][:, 0, 0, 0].tolist() == [n for n in range(17) if n != 5]
 
 
+def test_a_file_without_names_is_numbers_from_its_first_line(folder: Path) -> None:
+    values = np.arange(COUNT * 2.0).reshape(COUNT, 2)
+    np.savetxt(folder.parent / "columns.csv", values, delimiter=",")
+    np.save(folder.parent / "columns.npy", values)
+    np.save(folder.parent / "flat.npy", values[:, 1])
+    for name, expected in (("columns.csv", values), ("columns.npy", values), ("flat.npy", values[:, 1:])):
+        data = open_data(section(folder, folder.parent / name), "test")
+        assert np.array_equal(data.batch(np.arange(3))["vector"], expected[17:])
+
+
 @pytest.mark.parametrize("kind", ["npz", "safetensors"])
 def test_arrays_keep_their_names(folder: Path, kind: str) -> None:
     arrays: dict[str, Any] = {"pose": np.arange(COUNT * 3).reshape(COUNT, 3), "age": np.arange(COUNT, dtype=np.float64)}
@@ -101,8 +112,13 @@ def test_another_columns_file_is_another_fingerprint(folder: Path) -> None:
         ("age\n1\ninf\n", "has 'inf' under 'age' in line 3"),
         ("age\n1_000\n", "has '1_000' under 'age' in line 2"),
         ("age\n1e300\n" + "1\n" * 19, "too large a number in row 0 of vector"),
-        ("age,height\n1,2\n3\n", "has 1 values in line 3 but 2 names"),
-        ("1,2\n" * 20, "starts with numbers; put a line of names first"),
+        ("age,height\n1,2\n3\n", "has 1 values in line 3, not 2 as in its first"),
+        ("1,2\n" * 21, "has 21 rows, but the set has 20 images"),
+        ("1,two\n" * 20, "has names and numbers in its first line; give a line of names, or none"),
+        ("1,nan\n" * 20, "has 'nan' under 'number 2' in line 1"),
+        ("1_0\n" * 20, "has '1_0' under 'number 1' in line 1"),
+        (",0,1\n" + "7,1,2\n" * 20, "has names and numbers in its first line"),
+        ("1,2\n3\n", "has 1 values in line 2, not 2 as in its first"),
         ('age\n"1\n', "has a damaged line"),
         (b"age\n\xff\n", "is not UTF-8 text"),
         ("photo,age\na.png,3\n", "has 'a.png' under 'photo' in line 2"),
@@ -140,11 +156,58 @@ def test_arrays_that_are_refused(folder: Path, arrays: dict[str, Any], sentence:
 
 
 def test_files_that_are_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"is no \.csv, \.npz or \.safetensors file"):
+    with pytest.raises(InputError, match=r"is no \.csv, \.npy, \.npz or \.safetensors file"):
         data_info(section(folder, folder.parent / "columns.txt"))
-    for name in ("columns.csv", "columns.npz", "columns.safetensors"):
+    for name in ("columns.csv", "columns.npy", "columns.npz", "columns.safetensors"):
         with pytest.raises(InputError, match="No such file"):
             data_info(section(folder, folder.parent / name))
     (folder.parent / "bad.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(InputError, match=r"is damaged or no safetensors file"):
         data_info(section(folder, folder.parent / "bad.safetensors"))
+
+
+def huge(path: Path) -> None:
+    """A header that claims far more than the file holds."""
+    np.save(path, np.ones((4, 2)))
+    path.write_bytes(path.read_bytes().replace(b"(4, 2), }        ", b"(9999999999, 9), }"))
+    assert b"9999999999" in path.read_bytes()
+
+
+def zipped(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, a=np.ones(20))
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda path: np.save(path, np.array([{}, 1], object)), "is damaged or holds no plain array of numbers"),
+        (lambda path: path.write_bytes(b"\x80\x04."), "is damaged or holds no plain array of numbers"),
+        (lambda path: path.write_bytes(b""), "is damaged or holds no plain array of numbers"),
+        (huge, "is damaged or holds no plain array of numbers"),
+        (zipped, r"is an \.npz file by another name"),
+        (lambda path: np.save(path, np.full(20, np.nan)), "holds NaN"),
+        (lambda path: np.save(path, np.array(["a"] * 20)), "holds <U1 in vector"),
+        (lambda path: np.save(path, np.ones((20, 2, 2))), r"holds \(20, 2, 2\) in vector"),
+    ],
+)
+def test_npy_files_that_are_refused(folder: Path, make: Any, sentence: str) -> None:
+    path = folder.parent / "columns.npy"
+    make(path)
+    with pytest.raises(InputError, match=sentence) as error:
+        data_info(section(folder, path))
+    assert error.value.field == "data.columns" and str(path) in error.value.message
+
+
+def test_a_pipe_is_refused_and_not_waited_for(folder: Path) -> None:
+    for suffix in (".csv", ".npy", ".npz", ".safetensors"):
+        path = folder.parent / f"pipe{suffix}"
+        os.mkfifo(path)
+        with pytest.raises(InputError, match="is not a regular file"):
+            data_info(section(folder, path))
+
+
+def test_whoever_named_the_file_is_named_in_the_sentence(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"^--vector: .*columns\.csv has no rows") as error:
+        read_columns(written(folder, ""), "--vector")
+    assert error.value.field == "--vector"

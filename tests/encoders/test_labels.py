@@ -117,7 +117,7 @@ def test_bad_vectors_are_one_sentence(tmp_path: Path) -> None:
     np.save(tmp_path / "nan.npy", np.full(4, np.nan))
     np.save(tmp_path / "text.npy", np.array(["a"]))
     (tmp_path / "not.npy").write_bytes(b"hello")
-    np.savez(tmp_path / "z.npz", a=np.ones(4))
+    np.savez(tmp_path / "z.npz", a=np.ones(5))
     for name in ("wide.npy", "nan.npy", "text.npy", "not.npy", "absent.npy", "z.npz"):
         with pytest.raises(InputError, match=name):
             encoder.parse("vector", str(tmp_path / name))
