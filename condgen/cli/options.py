@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +16,9 @@ from condgen.errors import RecipeError, shown
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
-    from condgen.condition import Condition
+    from condgen.condition import Condition, Encoder
     from condgen.model import ConditionalModel
     from condgen.recipe import Recipe
 
@@ -208,8 +209,62 @@ def _unknown(word: str, known: Sequence[str]) -> RecipeError:
     return RecipeError(f"--{shown(word)[:60]}: no option, and no word of this encoder (it has {has}){hint}", field=word)
 
 
-def conditions(model: ConditionalModel, words: Sequence[tuple[str, str]]) -> list[tuple[str, Condition]]:
-    """(name, condition of batch 1) for each row that ``words`` ask for.
+def _rows(
+    encoder: Encoder, words: Sequence[tuple[str, str]], count: int | None = None
+) -> list[list[tuple[str, str]]]:
+    """One of each word for every row; ``count`` rows, or as many as a word is given times.
+
+    Raises:
+        RecipeError: the encoder does not know a word, or one is given neither once nor once a row.
+    """
+    by_word: dict[str, list[str]] = {}
+    for word, value in words:
+        if word not in encoder.words:
+            raise _unknown(word, encoder.words)
+        by_word.setdefault(word, []).append(value)
+    count = count or max(map(len, by_word.values()), default=0)
+    for word, values in by_word.items():
+        if len(values) not in (1, count):
+            times = "once" if count == 1 else f"once or {count} times"
+            raise RecipeError(f"--{shown(word)} is given {len(values)} times; give it {times}.", field=word)
+    return [[(word, values[i % len(values)]) for word, values in by_word.items()] for i in range(count)]
+
+
+def _labelled(encoder: Encoder, words: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """``words``, and where none of them is the label that the encoder reads, the one that says nothing.
+
+    Raises:
+        RecipeError: no label says nothing: it has to be given.
+    """
+    if "label" not in encoder.words or any(word == "label" for word, _ in words):
+        return words
+    try:
+        encoder.parse("label", "")
+    except RecipeError:
+        raise RecipeError("The model is conditional on a label as well; give --label.", field="label") from None
+    return [*words, ("label", "")]
+
+
+def conditions_of_images(
+    model: ConditionalModel, words: Sequence[tuple[str, str]], images: Sequence[Mapping[str, Tensor]]
+) -> Condition:
+    """One condition for each of ``images``, batches of one, and the ``words`` beside them: given once for all, or once
+    for each. Each is encoded by itself.
+
+    Raises:
+        RecipeError: the encoder does not know a word or its value, or one is missing.
+    """
+    from condgen.condition import Condition
+
+    rows = _rows(model.encoder, _labelled(model.encoder, words), len(images))
+    return Condition.stack([model.encode(**{**batch, **dict(row)}) for batch, row in zip(images, rows, strict=True)])
+
+
+def conditions(
+    model: ConditionalModel, words: Sequence[tuple[str, str]], image: Mapping[str, Tensor] | None = None
+) -> list[tuple[str, Condition]]:
+    """(name, condition of batch 1) for each row that ``words`` ask for; all of one ``image``, a batch of one, where the
+    encoder looks at one.
 
     Without words: the recipe's ``sample.labels`` for the encoder's first word, else its own examples, at most 16, else
     no condition, of a model that knows that case.
@@ -220,23 +275,13 @@ def conditions(model: ConditionalModel, words: Sequence[tuple[str, str]]) -> lis
     from condgen.condition import Condition
 
     encoder = model.encoder
-    for word, _ in words:
-        if word not in encoder.words:
-            raise _unknown(word, encoder.words)
     if not words and not (encoder.vector_size or encoder.map_channels):
         return [("", Condition())]
     rows: list[list[tuple[str, str]]]
-    if words:
-        by_word: dict[str, list[str]] = {}
-        for word, value in words:
-            by_word.setdefault(word, []).append(value)
-        count = max(map(len, by_word.values()))
-        for word, values in by_word.items():
-            if len(values) not in (1, count):
-                raise RecipeError(
-                    f"--{shown(word)} is given {len(values)} times; give it once or {count} times.", field=word
-                )
-        rows = [[(word, values[i % len(values)]) for word, values in by_word.items()] for i in range(count)]
+    if image is not None:
+        rows = _rows(encoder, _labelled(encoder, words)) or [[]]
+    elif words:
+        rows = _rows(encoder, _labelled(encoder, words) if "image" in encoder.reads else words)
     else:
         labels = model.recipe.sample.labels
         word = encoder.words[0] if encoder.words else "label"
@@ -248,7 +293,7 @@ def conditions(model: ConditionalModel, words: Sequence[tuple[str, str]]) -> lis
         raise RecipeError(f"The model is conditional; give {known}.", field=next(iter(encoder.words), None))
     found = []
     for row in rows:
-        condition = model.encode(**dict(row))
+        condition = model.encode(**{**(image or {}), **dict(row)})
         name = ", ".join(Path(value).name if os.path.isfile(value) else value for _, value in row)
         found += [(name if len(condition) == 1 else f"{name} {k}", condition[k]) for k in range(len(condition))]
     return found

@@ -110,7 +110,10 @@ def at_home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
 
 
-COMMANDS = ["train", "sample", "complete", "evaluate", "score", "verify", "import", "recipes", "encoders", "doctor"]
+COMMANDS = [
+    *("train", "sample", "complete", "reconstruct", "interpolate", "embed", "evaluate", "score", "verify", "import"),
+    *("recipes", "encoders", "doctor"),
+]
 
 
 def commands() -> dict[str, Any]:
