@@ -69,6 +69,7 @@ class _ConcatElu(torch.autograd.Function):
         (y,) = ctx.saved_tensors
         of_x = _new(ctx.shape, y, ctx.dtype)
         ctx.kernels.concat_elu_backward(gradients[0], y, ctx.mask, of_x)
+        ctx.mask = None  # its bits, once drawn, would stay as long as the graph
         return of_x, cropped(of_x, y) if ctx.adds else None, None, None
 
 
