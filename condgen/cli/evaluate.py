@@ -56,6 +56,7 @@ def evaluate(
     which, step = one_of("weights", weights, ["ema", "raw"]), checkpoint_of(checkpoint)
     part = one_of("split", split, ["train", "validation", "test"])
     from condgen.data import open_data
+    from condgen.data.embeddings import with_conditions
     from condgen.evaluate import likelihood_report
     from condgen.store import load_conditional
 
@@ -67,7 +68,7 @@ def evaluate(
             field="train.precision",
         )
     _compute_as(model, recipe)
-    data = open_data(recipe.data, part)
+    data = with_conditions(open_data(recipe.data, part), model.encoder, model.device)
     if data.resized and recipe.data != model.recipe.data:  # of its own data a model knows no others
         warn(
             f"{data.resized:,} images of the data set were resized to {data.info.width}x{data.info.height}, and the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from torch import nn
 
 import condgen
 from condgen import plugins
+from condgen.cli.app import app
+from condgen.cli.outcome import run
 from condgen.condition import Batch, Condition, DataInfo, Encoder, Options
 from condgen.errors import Interrupted, ModelError
 from condgen.evaluate.bits import bits_per_dim
@@ -192,3 +195,26 @@ def test_what_learns_is_probed_in_training_mode_too(home: Path, tmp_path: Path) 
     ) as caught:
         run_training(recipe(home, encoder__frozen=False), out=tmp_path / "run", quiet=True)
     assert caught.value.exit_code == 4 and not (tmp_path / "run").exists()
+
+
+def test_evaluation_takes_what_training_encoded(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_training(recipe(home, train__max_steps=2), out=tmp_path / "run", quiet=True)
+    began = Net.seen
+    reports = []
+    for _ in range(2):
+        capsys.readouterr()
+        assert run(app(), ["evaluate", str(tmp_path / "run"), "--split", "validation", "--json", "--quiet"]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert Net.seen == began and reports[0] == reports[1]
+    assert reports[0]["examples"] == VALIDATION and reports[0]["bits_per_dim_shuffled"] is not None
+    arguments = [
+        "evaluate",
+        str(tmp_path / "run"),
+        "--split",
+        "validation",
+        "train.precision=fp64",
+        "--json",
+        "--quiet",
+    ]
+    assert run(app(), arguments) == 0 and Net.seen == began + 32  # other numbers, hence encoded for themselves
+    assert json.loads(capsys.readouterr().out)["bits_per_dim"] == pytest.approx(reports[0]["bits_per_dim"], rel=1e-5)
