@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from condgen.cli.drawing import (
+    Guidance,
     LogisticTemperature,
     MixtureTemperature,
     OneTemperature,
@@ -93,6 +94,7 @@ def reconstruct(
     temperature: OneTemperature = None,
     temperature_mixture: MixtureTemperature = None,
     temperature_logistic: LogisticTemperature = None,
+    guidance: Guidance = 0.0,
     sampler: Sampler = "auto",
     out: Annotated[
         str | None, typer.Option("--out", metavar="F.png", help="Default: a new name here.", show_default=False)
@@ -141,8 +143,9 @@ def reconstruct(
     _check_alike([*models, *baselines])
     recipe, depth = changed(models[0].recipe, overrides, ["data", "sample"]), models[0].info.bit_depth
     given = _of_data(recipe, split, images) if split else _of_files(files, models[0])
-    options = {
+    options: dict[str, Any] = {
         "temperature": temperatures(temperature, temperature_mixture, temperature_logistic, recipe.sample.temperature),
+        "guidance": guidance,
         "sampler": sampler,
         "tile": recipe.sample.tile,
     }
@@ -156,9 +159,8 @@ def reconstruct(
     for each in models:
         pictures, log_probs = _sampled(each, given, count, seed, options)
         samples.append(displayable(pictures, depth))
-        of_models.append(
-            _facts(each, sharpness(samples[-1], original)) | figures(each, given.names, count, seed, log_probs)
-        )
+        drawn_as = figures(each, given.names, count, seed, log_probs, guidance)
+        of_models.append(_facts(each, sharpness(samples[-1], original)) | drawn_as)
     path = path or free_path("reconstructions", ".png")
     _save(path, given.names, original, copies, samples, models, force)
     result = {
