@@ -15,6 +15,7 @@ import torch
 from tiny_run import tiny_recipe
 
 from condgen.store.run import read_log
+from condgen.train.run import run_training
 
 DRIVER = Path(__file__).with_name("world_driver.py")
 COMMON = {
@@ -31,19 +32,22 @@ SPLITS: dict[str, dict[str, Any]] = {
     "micro_3": {"train__micro_batch": 3},
 }
 PYRAMID: dict[str, Any] = {"model__core": "pixelcnn++", "model__resnets": 1, "model__scales": 2}
+AUTOENCODER: dict[str, Any] = {"encoder__type": "autoencoder", "encoder__size": 3, "encoder__filters": 2}
+FROZEN: dict[str, Any] = {**AUTOENCODER, "encoder__weights": "taught", "data__pairs": "identity"}
 SINGLE: dict[str, Any] = {"train__batch_size": 1}  # with two processes one has nothing to do
 
 
 def train(folder: Path, processes: int, cases: dict[str, dict[str, Any]]) -> Path:
     folder.mkdir()
-    tiny_recipe(folder)  # makes the images, which two processes would do at once
+    recipe = tiny_recipe(folder, **AUTOENCODER, train__objective="squared_error", train__max_steps=1, data__flip=False)
+    run_training(recipe, out=folder / "taught", device="cpu", quiet=True)  # also makes the images, for both processes
     (folder / "cases.json").write_text(json.dumps({name: {**COMMON, **case} for name, case in cases.items()}))
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
     done = subprocess.run(
-        [*start, str(DRIVER), str(folder)], env=environment, capture_output=True, text=True, timeout=200
+        [*start, str(DRIVER), str(folder)], env=environment, capture_output=True, text=True, timeout=200, cwd=folder
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
@@ -51,12 +55,15 @@ def train(folder: Path, processes: int, cases: dict[str, dict[str, Any]]) -> Pat
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("worlds") / "one", 1, {**SPLITS, "single": SINGLE, "pyramid": PYRAMID})
+    return train(
+        tmp_path_factory.mktemp("worlds") / "one", 1, {**SPLITS, "single": SINGLE, "pyramid": PYRAMID, "frozen": FROZEN}
+    )
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cases = {**SPLITS, "single": SINGLE, "pyramid": {**PYRAMID, "train__micro_batch": 3}, "nan": {}, "overflow": {}}
+    cases["frozen"] = FROZEN
     return train(tmp_path_factory.mktemp("worlds") / "two", 2, cases)
 
 
@@ -87,10 +94,21 @@ def test_micro_batches(alone: Path) -> None:
         compare(alone / "whole", alone / name)
 
 
-@pytest.mark.parametrize("name", [*SPLITS, "single", "pyramid"])
+@pytest.mark.parametrize("name", [*SPLITS, "single", "pyramid", "frozen"])
 def test_two_processes(alone: Path, together: Path, name: str) -> None:
     assert seen(together, name, 2) == seen(alone, name, 1)
     compare(alone / name, together / name)
+
+
+def test_two_processes_read_what_one_has_encoded(alone: Path, together: Path) -> None:
+    for folder in (alone, together):
+        kept = [path.name for path in (folder / "cache" / "condgen" / "embeddings").iterdir()]
+        assert sorted(name.startswith(".") for name in kept) == [False, False, True, True]  # two splits, their locks
+    one, other = (folder / "frozen" / "encoder.safetensors" for folder in (alone, together))
+    assert one.read_bytes() == other.read_bytes()
+    taught = safetensors.torch.load_file(alone / "taught" / "checkpoints" / "step-00000001" / "ema.safetensors")
+    for name, tensor in safetensors.torch.load_file(one).items():
+        assert torch.equal(tensor, taught[name].double())
 
 
 def test_every_epoch_shows_every_example_once(alone: Path) -> None:
