@@ -5,6 +5,8 @@ Legend: B images, F channels, H x W pixels. Tensors lie channels-last in memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,6 +50,16 @@ class _Elu(torch.autograd.Function):
         return of_x
 
 
+@contextmanager
+def _remembering(mask: Mask | None, bits: Tensor | None) -> Iterator[None]:
+    """Autograd keeps drawn bits, since it lets go of tensors after use; a mask in the graph would keep them longer."""
+    if mask is not None and bits is not None:
+        mask.kept = bits
+    yield
+    if mask is not None:
+        mask.forget()
+
+
 class _ConcatElu(torch.autograd.Function):
     """Saves its result alone, which the convolution behind it saves as well."""
 
@@ -59,17 +71,17 @@ class _ConcatElu(torch.autograd.Function):
         B, channels, rows, columns = (x if added is None else added).shape
         y = _new(torch.Size((B, 2 * channels, rows, columns)), x, dtype)
         kernels.concat_elu(x, added, mask, y)
-        ctx.save_for_backward(y)
+        ctx.save_for_backward(y, None if mask is None else mask.forget())
         ctx.mask, ctx.kernels, ctx.shape, ctx.dtype = mask, kernels, x.shape, x.dtype
         ctx.adds = added is not None
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (y,) = ctx.saved_tensors
+        y, bits = ctx.saved_tensors
         of_x = _new(ctx.shape, y, ctx.dtype)
-        ctx.kernels.concat_elu_backward(gradients[0], y, ctx.mask, of_x)
-        ctx.mask = None  # its bits, once drawn, would stay as long as the graph
+        with _remembering(ctx.mask, bits):
+            ctx.kernels.concat_elu_backward(gradients[0], y, ctx.mask, of_x)
         return of_x, cropped(of_x, y) if ctx.adds else None, None, None
 
 

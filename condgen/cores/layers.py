@@ -275,6 +275,11 @@ class Mask:
             kept = (streams.example_bytes(self.keys, self.use, count) >= self.threshold).view(torch.uint8)
         return kept.reshape(B, H, W, C).permute(0, 3, 1, 2)  # maps innermost, as the activations lie in memory
 
+    def forget(self) -> Tensor | None:
+        """What was drawn, if anything was; the next who asks draws again."""
+        drawn: Tensor | None = self.__dict__.pop("kept", None)
+        return drawn
+
 
 @functools.cache
 def _eight_bits() -> Tensor:
