@@ -15,7 +15,7 @@ TRAIN, VALIDATION = 37, 11
 
 RECIPE: dict[str, Any] = {
     "data": {"source": "npz", "image_size": 8, "channels": 1, "bit_depth": 2, "flip": True, "test": 0.0},
-    "encoder": {"type": "labels"},
+    "encoder": {"type": "labels", "dropout": 0.3},
     "model": {"filters": 4, "layers": 2, "kernel_size": 3, "dropout": 0.3, "conditioning": "both", "map_channels": 2},
     "train": {
         "batch_size": 6,

@@ -175,6 +175,7 @@ def test_a_table_of_ten_numbers_trains_and_samples(condgen: Call) -> None:
         return found
 
     assert drawn("--vector", "both.csv")["labels"] == ["both.csv 0", "both.csv 1"]
+    assert drawn("--vector", "-" + numbers)["labels"] == ["-" + numbers]  # no option of that name
     found = drawn("--vector", numbers, "--vector", "down.npy")
     assert found["labels"] == [numbers, "down.npy"] and found["guidance"] == 0
     for guidance in (0.0, 1.5):
