@@ -21,7 +21,7 @@ _STAND_IN = tuple(str(k) for k in range(10))
 """Classes of a set that is not there, if it is one of these; the others name theirs beforehand."""
 _UNNAMED = ("folder", "shards", "npz", "lfw")
 _COPIES = 5
-"""Of every weight: itself, its gradient, Adam's two moments, its average."""
+"""Of every weight that is trained: itself, its gradient, Adam's two moments, its average."""
 _REFUSED = 2.0
 """An estimate beyond this many times the memory is refused; below, it may be too cautious or the system may swap."""
 
@@ -122,19 +122,19 @@ def _estimate(model: Trained, recipe: Recipe, device: torch.device, processes: i
     one, two = (_activations(model, recipe.train.precision, count) for count in (1, 2))
     activations = one + (batch - 1) * (two - one)  # weights under a mask or a norm are kept once, whatever the batch
     images = 2 * share * model.info.dimensions  # this batch and the next
-    total = _COPIES * weights + activations + images
+    learning = size * sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    training = weights + (_COPIES - 1) * learning  # of frozen weights there is one copy
+    total = training + activations + images
     available = _memory_of(device)
     if total > _REFUSED * available:
         depth = {"gated": "model.layers", "pixelcnn++": "model.resnets"}[recipe.model.core]
-        cause = (
-            f"model.filters or {depth}" if _COPIES * weights > total / 2 else "train.batch_size or train.micro_batch"
-        )
+        cause = f"model.filters or {depth}" if training > total / 2 else "train.batch_size or train.micro_batch"
         raise RecipeError(
             f"{cause}: this takes about {total / 2**30:,.1f} GiB of memory ({weights / 2**30:,.1f} of weights, "
             f"{activations / 2**30:,.1f} of activations), and {device} has {available / 2**30:,.1f}; lower it.",
             field=cause.split(" ")[0],
         )
-    return Memory(weights, _COPIES * weights, activations, total, available)
+    return Memory(weights, training, activations, total, available)
 
 
 def _activations(model: Trained, precision: str, count: int) -> int:

@@ -116,3 +116,13 @@ def test_what_cannot_fit_is_refused_with_the_sizes(monkeypatch: pytest.MonkeyPat
 
 def test_an_encoder_that_cannot_be_built_without_data_is_no_reason_to_refuse() -> None:
     check_memory(with_overrides(BASE, {"encoder.type": "vector"}), CPU)  # there is no column; training will say so
+
+
+def test_of_frozen_weights_there_is_one_copy() -> None:
+    recipe = with_overrides(BASE, {"encoder.type": "autoencoder", "encoder.size": 3})
+    learning, frozen = (make_plan(with_overrides(recipe, more), CPU) for more in ({}, {"encoder.weights": "a/run"}))
+    assert learning.parameters == frozen.parameters and learning.memory.weights == frozen.memory.weights
+    assert learning.memory.training == 5 * learning.memory.weights
+    encoder = build_model(recipe, planned_info(recipe)).encoder
+    kept = 4 * sum(weight.numel() for weight in encoder.parameters())
+    assert frozen.memory.training == learning.memory.training - 4 * kept
