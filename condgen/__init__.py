@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from condgen.condition import Batch, Condition, DataInfo, Encoder, Options
-    from condgen.data import Dataset, open_data, open_image, open_mask, read_columns
+    from condgen.data import Dataset, open_data, open_face, open_image, open_mask, read_columns
     from condgen.errors import CondgenError
     from condgen.model import ConditionalModel
     from condgen.plugins import register_encoder
-    from condgen.store import load
+    from condgen.store import load, read_weights
     from condgen.testing import check_encoder
     from condgen.train import train
 
@@ -26,6 +26,7 @@ _HOME = {
     "Options": "condgen.condition",
     "Dataset": "condgen.data",
     "open_data": "condgen.data",
+    "open_face": "condgen.data",
     "open_image": "condgen.data",
     "open_mask": "condgen.data",
     "read_columns": "condgen.data",
@@ -34,6 +35,7 @@ _HOME = {
     "register_encoder": "condgen.plugins",
     "check_encoder": "condgen.testing",
     "load": "condgen.store",
+    "read_weights": "condgen.store",
     "train": "condgen.train",
 }
 
@@ -49,8 +51,10 @@ __all__ = [
     "check_encoder",
     "load",
     "open_data",
+    "open_face",
     "open_image",
     "open_mask",
+    "read_weights",
     "read_columns",
     "register_encoder",
     "train",

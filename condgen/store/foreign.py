@@ -31,6 +31,8 @@ _NO_WEIGHTS = re.compile(r"images|labels|config|output|loss.*|bits_per_dim|varia
 """What an .npz may hold beside weights: images to compare with, what came out for them, how it was made."""
 _OF_THE_OPTIMISER = re.compile(r"Variable(_\d+)?|.*/Adam(_1)?", re.DOTALL)
 """What checkpoints hold beside weights, the labels that samples are drawn for included."""
+_COUNTERS = ".num_batches_tracked"
+"""How names end that BatchNorm counts its batches under: no weights."""
 _WRAPPINGS = ("state_dict", "model_state_dict", "model")
 """Keys under which training programs put the state dict beside epochs and optimisers."""
 _CHECKPOINT_PART = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
@@ -90,6 +92,21 @@ def read_foreign(path: Path) -> ForeignWeights:
             file=path,
         )
     return _whole(path, _tensorflow(prefix, path))
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file of weights by their names, each of its own precision; nothing in the file is executed.
+
+    Args:
+        path: a state dict of torch (``.pt``, ``.pth``, ``.safetensors``; BatchNorm's counters are left out), an
+            ``.npz``, or a TensorFlow checkpoint.
+
+    Raises:
+        ModelError: there is none, it is damaged, or it cannot be read without executing what it holds.
+        MachineError: a TensorFlow checkpoint, and TensorFlow is not installed.
+    """
+    found = read_foreign(Path(path))
+    return found.read(found.shapes)
 
 
 def _whole(path: Path, tensors: Mapping[str, Tensor]) -> ForeignWeights:
@@ -189,6 +206,7 @@ def _state_dict(found: object, path: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"{shown(path)} holds no state dict of names and tensors; save the model's state_dict() alone.", file=path
         )
+    found = {name: value for name, value in found.items() if not name.endswith(_COUNTERS)}
     left: dict[int, int] = {}
     for name, value in found.items():
         if not (value.dtype in PRECISIONS and value.layout == torch.strided and value.device.type == "cpu"):
