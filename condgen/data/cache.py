@@ -26,6 +26,7 @@ from PIL import Image
 from condgen.data.entries import new_entry, one_process
 from condgen.data.framing import Framing, framed
 from condgen.data.images import pillow_quiet
+from condgen.data.limits import NO_FACE
 from condgen.data.parts import Loaded, Skipped, digest
 from condgen.errors import InputError, MachineError, shown
 from condgen.files import cache_folder, write_new
@@ -79,6 +80,14 @@ class PicturePart:
         return found
 
     def _check_skipped(self, skipped: list[Skipped], max_skipped: float, folder: Path) -> None:
+        if self.count and all(entry.reason == NO_FACE for entry in skipped) and len(skipped) == self.count:
+            raise InputError(
+                f"{self.name}: no face was found in any of its {self.count} images; set data.aligned to true if they "
+                "are cropped to faces already, or give photographs of people.",
+                file=self.name,
+                field="data.aligned",
+            )
+        skipped = [entry for entry in skipped if entry.reason != NO_FACE]
         if len(skipped) > max_skipped * self.count:
             raise InputError(
                 f"{self.name}: {len(skipped)} of {self.count} images cannot be used, more than data.max_skipped "

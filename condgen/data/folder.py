@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from condgen.data.cache import Opener, PicturePart
-from condgen.data.images import decode
+from condgen.data.images import decode, heif_installed
 from condgen.data.limits import MAX_BYTES, SUFFIXES, Unreadable
 from condgen.data.parts import SPLITS, Source, Split, digest, name_bytes, split_folder
 from condgen.errors import InputError, shown
@@ -31,6 +31,8 @@ _NOT_READ = {
     *(".svg", ".pdf", ".eps", ".ps", ".avif", ".heic", ".heif", ".ico", ".psd", ".fits", ".jp2", ".jxl", ".dng"),
 }
 """Pictures too, in the eyes of whoever put them there: they are listed as skipped, not passed over."""
+
+_HEIF = (".heic", ".heif")
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ def picture_part(
     said = ["" if values is None else values for values in (labels, attributes)]
     fingerprint = digest(*(value for file in files for value in (file.name, file.size)), *said)
     times = np.array([file.changed for file in files], np.int64)
-    return PicturePart(name, len(files), open_all, fingerprint, digest(fingerprint, times), labels, attributes)
+    # what could not be read without a package can be with it
+    reads = ["heif"] if any(file.name.lower().endswith(_HEIF) for file in files) and heif_installed() else []
+    return PicturePart(name, len(files), open_all, fingerprint, digest(fingerprint, times, *reads), labels, attributes)
 
 
 def list_files(root: Path, names: list[str]) -> list[Listed]:

@@ -8,6 +8,7 @@ against the limits (``limits``).
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
 import os
 import threading
@@ -210,6 +211,11 @@ def _decoder(data: bytes) -> Any:
         if _starts(data, magic) or _starts(text, magic):
             raise Unreadable(reason)
     raise Unreadable("its format is not accepted (JPEG, PNG, WebP, BMP, GIF, TIFF and PPM are)")
+
+
+def heif_installed() -> bool:
+    """Whether the package is there that reads HEIF."""
+    return importlib.util.find_spec("pillow_heif") is not None
 
 
 def heif_decoder() -> Any:

@@ -23,5 +23,5 @@ class LacksPackage(Unreadable):
     """An optional package would have to be installed to read them."""
 
 
-class NoFace(Unreadable):
-    """They are a picture, but of nobody."""
+NO_FACE = "no face was found in it"
+"""The reason to skip a picture that can be read; ``data.max_skipped`` does not count it."""

@@ -15,7 +15,8 @@ from condgen.data.dataset import Dataset
 from condgen.data.folder import find_folder
 from condgen.data.framing import Framing
 from condgen.data.pairs import Pairs
-from condgen.data.parts import SPLITS, Source, Split, digest, rows_of
+from condgen.data.parts import SPLITS, Part, Source, Split, digest, rows_of
+from condgen.data.photographs import with_faces
 from condgen.data.portrait_set import find_portraits
 from condgen.data.portraits import ATTRIBUTES
 from condgen.data.shards import find_shards
@@ -41,11 +42,11 @@ def open_data(section: DataSection, split: Split) -> Dataset:
     """
     source = _find(section, download=section.download)
     home, rows = rows_of(source, split, section)
-    part = source.parts[home]
+    framing = Framing(section.channels, section.height, section.width, section.fit, section.background)
+    part = source.parts[home] if section.aligned else _aligned(source.parts[home], framing, section)
     columns = _columns(section, source)
     first = sum(len(source.parts[s]) for s in SPLITS[: SPLITS.index(home)] if s in source.parts)
     columns = {name: values[first : first + len(part)] for name, values in columns.items()}
-    framing = Framing(section.channels, section.height, section.width, section.fit, section.background)
     pixels, skipped, resized = part.load(framing, section.max_skipped)
     bad = np.array([entry.row for entry in skipped], np.int64)
     skipped = [entry for entry, here in zip(skipped, np.isin(bad, rows), strict=True) if here]
@@ -135,6 +136,15 @@ def _find(section: DataSection, download: bool) -> Source:
             field="data.own_splits",
         )
     return replace(source, parts={"train": pooled(pictures, source.name)})
+
+
+def _aligned(part: Part, framing: Framing, section: DataSection) -> PicturePart:
+    if not isinstance(part, PicturePart):
+        raise RecipeError(
+            f"data.aligned: {section.source} are drawn aligned, and faces are sought in pictures alone; leave it true.",
+            field="data.aligned",
+        )
+    return with_faces(part, framing)
 
 
 def _as_it_is(section: DataSection, download: bool) -> Source:

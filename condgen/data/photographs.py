@@ -20,7 +20,7 @@ from condgen.data.cache import Opener, PicturePart
 from condgen.data.faces import Face, find_faces
 from condgen.data.framing import Framing, framed, with_channels
 from condgen.data.images import decode, decode_reduced, pillow_quiet, unusable
-from condgen.data.limits import MAX_BYTES, MAX_PHOTO_BYTES, NoFace, Unreadable
+from condgen.data.limits import MAX_BYTES, MAX_PHOTO_BYTES, NO_FACE, Unreadable
 from condgen.data.parts import digest
 from condgen.errors import InputError, RecipeError, shown
 from condgen.files import read_regular
@@ -153,7 +153,7 @@ def _largest_face(opener: Opener, framing: Framing) -> Image.Image:
     picture = _rgb(opener(), framing.background)
     faces = find_faces(picture)
     if not faces:
-        raise NoFace("no face was found in it")
+        raise Unreadable(NO_FACE)
     return aligned(picture, faces[0], framing.height, framing.width)[0]
 
 

@@ -64,6 +64,11 @@ class DataSection(Section):
         description="Whose condition an image has: its own, or that of another image of its identity (label), where "
         "there is one; drawn anew in every epoch, fixed in evaluation.",
     )
+    aligned: bool = Field(
+        True,
+        description="Pictures are used as they are; false: the largest face of each is found and brought to its place, "
+        "once, and pictures without a face are skipped.",
+    )
     max_skipped: Fraction = Field(0.01, description="Share of unreadable images above which a folder is refused.")
     columns: str | None = Field(
         None,
@@ -319,6 +324,10 @@ class Recipe(Section):
             raise ValueError("data.flip: drawn portraits know left from right (looking left); leave it false")
         if self.model.filters < self.data.channels:
             raise ValueError("model.filters: every colour needs a feature map; give at least data.channels")
+        if self.train.objective == "triplet" and self.train.micro_batch is not None:
+            raise ValueError(
+                "train.micro_batch: triplets compare the examples of a batch, which therefore cannot be cut; leave it out"
+            )
         if self.train.max_steps is None and self.train.max_minutes is None:
             raise ValueError("train: give max_steps or max_minutes, or training would never end")
         return self
