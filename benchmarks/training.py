@@ -39,7 +39,7 @@ from contenders import Variant, step_of
 from machine import Anchors, instruction_set, peak_memory_mb, timed
 from plain import PlainPixelCNNpp
 
-from condgen.cores import native
+from condgen import native
 from condgen.progress import Progress
 from condgen.train.precision import BF16_IS_FAST, bf16_speed_up
 from condgen.train.ranks import choose_device

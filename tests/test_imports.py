@@ -32,7 +32,7 @@ ROOMS = [  # from top to bottom; rooms of one line do not import each other
     ["testing"],
     ["probe"],
     ["condition"],
-    ["npz"],
+    ["npz", "native"],
     ["progress", "files"],
     ["streams"],
     ["errors"],

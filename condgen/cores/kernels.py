@@ -11,8 +11,7 @@ import functools
 import torch
 from torch import Tensor
 
-from condgen import streams
-from condgen.cores import native
+from condgen import native, streams
 from condgen.cores.layers import Mask
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from condgen.cores import native
+from condgen import native
 
 Conv = TypeVar("Conv", bound="nn.Conv2d | nn.ConvTranspose2d")
 

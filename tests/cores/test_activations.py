@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from building import condition_for, random_images, tiny_model
 from torch import Tensor
 
-from condgen import streams
+from condgen import native, streams
 from condgen.condition import Condition
-from condgen.cores import native
 from condgen.cores.activations import Activations, elu
 from condgen.cores.kernels import FormulaKernels
 from condgen.cores.layers import Dropout, Mask

@@ -26,7 +26,7 @@ from condgen.files import aside_of, cache_folder
 
 _SOURCE = Path(__file__).with_name("kernels.c")
 _ALWAYS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC"]
-_IF_KNOWN = (["-march=native", "-fopenmp"], ["-fopenmp"], ["-march=native"], [])
+_IF_KNOWN: tuple[list[str], ...] = (["-march=native", "-fopenmp"], ["-fopenmp"], ["-march=native"], [])
 """Tried in turn. The OpenMP library of a compiler and torch's have one name, so that they are one set of threads."""
 
 _LETTERS = {torch.float32: "f", torch.bfloat16: "h"}
@@ -116,4 +116,5 @@ def _function(kernel: str, letters: str) -> Callable[..., None]:
     function: Any = library()[f"{kernel}_{letters}" if letters else kernel]
     function.restype = None
     function.argtypes = [_TYPES[letter] for letter in _ARGUMENTS[kernel].replace(" ", "") + "i"]
-    return function  # type: ignore[no-any-return]
+    called: Callable[..., None] = function
+    return called

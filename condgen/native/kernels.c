@@ -240,3 +240,70 @@ void weight_norm_backward(const f *dw, const f *g, const f *v, const f *scale, f
         for (int64_t k = 0; k < n; k++) to[k] = by * (of_w[k] - at[k] * back);
     }
 }
+
+/* out = start + a w, for a few images: a (B, K) and w (K, N). Five vectors of weights against four images at a time. */
+typedef f v8 __attribute__((vector_size(32), aligned(4), may_alias));
+
+#define BLOCK(IMAGES, VECTORS)                                                                                        \
+    {                                                                                                                 \
+        v8 sum[IMAGES][VECTORS];                                                                                      \
+        for (int i = 0; i < IMAGES; i++)                                                                              \
+            for (int j = 0; j < VECTORS; j++) sum[i][j] = *(const v8 *)(start + (b + i) * N + n + 8 * j);             \
+        for (int64_t k = 0; k < K; k++)                                                                               \
+            for (int j = 0; j < VECTORS; j++) {                                                                       \
+                v8 weights = *(const v8 *)(w + k * N + n + 8 * j);                                                    \
+                for (int i = 0; i < IMAGES; i++) sum[i][j] += a[(b + i) * as + k] * weights;                          \
+            }                                                                                                         \
+        for (int i = 0; i < IMAGES; i++)                                                                              \
+            for (int j = 0; j < VECTORS; j++) *(v8 *)(out + (b + i) * N + n + 8 * j) = sum[i][j];                     \
+    }
+#define BLOCKS(IMAGES)                                                                                                \
+    {                                                                                                                 \
+        int64_t n = 0;                                                                                                \
+        for (; n + 40 <= N; n += 40) BLOCK(IMAGES, 5)                                                                 \
+        for (; n + 8 <= N; n += 8) BLOCK(IMAGES, 1)                                                                   \
+        for (; n < N; n++)                                                                                            \
+            for (int i = 0; i < IMAGES; i++) {                                                                        \
+                f sum = start[(b + i) * N + n];                                                                       \
+                for (int64_t k = 0; k < K; k++) sum += a[(b + i) * as + k] * w[k * N + n];                            \
+                out[(b + i) * N + n] = sum;                                                                           \
+            }                                                                                                         \
+    }
+static void dense(const f *a, int64_t as, const f *w, int64_t B, int64_t K, int64_t N, const f *start, f *out) {
+    int64_t b = 0;
+    for (; b + 4 <= B; b += 4) BLOCKS(4)
+    for (; b < B; b++) BLOCKS(1)
+}
+
+/* A gated resnet at a pixel: the step that two_streams_steps.py lays out, whose buffers these are. */
+typedef struct { f *at; int64_t image, pixel, inputs; } window; /* of column c and image b: at + b image + c pixel */
+typedef struct {
+    int64_t B, F;
+    window x, y, in_row, gates_row, outer, other, inner;
+    const f *first, *of_other, *second;
+    f *hidden, *gates;
+} resnet;
+
+void resnet_pixel(const resnet *r, int64_t c) {
+    int64_t B = r->B, F = r->F;
+    f *hidden = r->hidden, *gates = r->gates;
+    dense(r->outer.at + c * r->outer.pixel, r->outer.image, r->first, B, r->outer.inputs, F,
+          r->in_row.at + c * r->in_row.pixel, hidden);
+    if (r->of_other)
+        dense(r->other.at + c * r->other.pixel, r->other.image, r->of_other, B, r->other.inputs, F, hidden, hidden);
+    for (int64_t b = 0; b < B; b++) {
+        f *restrict v = r->inner.at + b * r->inner.image + (c + r->inner.inputs / (2 * F) - 1) * r->inner.pixel;
+        for (int64_t k = 0; k < F; k++) {
+            f x = hidden[b * F + k], e = exp_below(-magnitude(x)) - 1.0f;
+            v[k] = x > e ? x : e;
+            v[F + k] = -x > e ? -x : e;
+        }
+    }
+    dense(r->inner.at + c * r->inner.pixel, r->inner.image, r->second, B, r->inner.inputs, 2 * F,
+          r->gates_row.at + c * r->gates_row.pixel, gates);
+    for (int64_t b = 0; b < B; b++) {
+        const f *x = r->x.at + b * r->x.image, *g = gates + b * 2 * F;
+        f *restrict y = r->y.at + b * r->y.image;
+        for (int64_t k = 0; k < F; k++) y[k] = x[k] + g[k] * sigmoid(g[F + k]);
+    }
+}
