@@ -28,6 +28,7 @@ from condgen.cli.options import (
     without_overrides,
 )
 from condgen.cli.outcome import answer
+from condgen.cli.photos import Aligned, Box, Face, Sought
 from condgen.errors import ModelError, RecipeError, shown
 from condgen.progress import Progress
 
@@ -47,6 +48,9 @@ def embed(
         typer.Option("--model", metavar="RUN", help="A run folder, a model folder, or the name of a run in ./runs."),
     ],
     label: Labels = None,
+    face: Face = None,
+    box: Box = None,
+    aligned: Aligned = False,
     out: Annotated[
         str | None,
         typer.Option(
@@ -75,6 +79,7 @@ def embed(
         raise RecipeError(f"{shown(overrides[0])[:60]}: embed takes no overrides; leave it out.", field="IMAGE")
     path = None if out is None else _destination(out, force)
     which, step = one_of("weights", weights, ["ema", "raw"]), checkpoint_of(checkpoint)
+    sought = Sought.of(face, box, aligned)
     check_pictures(files)
     from condgen.condition import Condition
     from condgen.store import load
@@ -84,7 +89,7 @@ def embed(
     with Progress("embedding", len(files), "images") as bar:
         for k, file in enumerate(files):
             mine = [(word, value) for word, value in _nth(words, k, len(files))]
-            found.append(conditions_of_images(model, mine, [model.encoder.parse("image", file)]))
+            found.append(conditions_of_images(model, mine, [sought.read(model.encoder, file)]))
             bar.advance()
     parts = _parts(model, Condition.stack(found))
     path = path or free_path("embeddings", ".safetensors")

@@ -32,6 +32,7 @@ from condgen.cli.options import (
     without_overrides,
 )
 from condgen.cli.outcome import answer
+from condgen.cli.photos import Aligned, Box, Face, Sought
 from condgen.errors import RecipeError, shown
 from condgen.progress import warn
 
@@ -60,6 +61,9 @@ def interpolate(
         typer.Option("--curve", metavar="lerp|slerp", help="A straight line, or the great circle of unit vectors."),
     ] = "lerp",
     label: Labels = None,
+    face: Face = None,
+    box: Box = None,
+    aligned: Aligned = False,
     seed: Seed = None,
     temperature: OneTemperature = None,
     guidance: Guidance = 0.0,
@@ -93,6 +97,7 @@ def interpolate(
         )
     sheet = _sheet_path(out, files, force, gif)
     which, step = one_of("weights", weights, ["ema", "raw"]), checkpoint_of(checkpoint)
+    sought = Sought.of(face, box, aligned)
     check_pictures(files)
     import torch
 
@@ -102,7 +107,7 @@ def interpolate(
 
     model = embedding_images(load_conditional(model_name, weights=which, checkpoint=step, device=device_of(device)))
     settings = changed(model.recipe, overrides, ["sample"]).sample
-    given = [model.encoder.parse("image", file) for file in files]
+    given = [sought.read(model.encoder, file) for file in files]
     ends = conditions_of_images(model, words, given)
     if all(torch.equal(part[0], part[1]) for part in ends.parts):
         warn("both ends have the same condition, so the pictures of a row are all alike")
