@@ -36,7 +36,7 @@ class _Memory:
         self.plans: dict[Hashable, tuple[list[tuple[int, Step]], Any]] = {}
         self.steps: list[tuple[int, Step]] = []
         self.row_steps: list[tuple[int, Callable[[], object]]] = []
-        self.begun = -1
+        self.begun = self.rows = -1
 
 
 class Cache:
@@ -86,7 +86,7 @@ class Cache:
 
     @property
     def image(self) -> Tensor:
-        """(B, C, H, W), as far as it is known: what ``pixel`` was last given."""
+        """(B, C, H, W), as far as it is known: what ``at_pixel`` or ``along_row`` was last given."""
         return self._memory.image
 
     def row_is_due(self, scale: int) -> bool:
@@ -112,35 +112,53 @@ class Cache:
         """Leaves a row step behind, once in a layer's life: it runs before the first pixel of each of its rows."""
         self._memory.row_steps.append((self.scale, step))
 
-    def pixel(self, what: str, period: int, lay_out: Callable[[], Any], image: Tensor | None = None) -> Any:
-        """Goes through the steps of this place.
+    def along_row(self, kind: Hashable, lay_out: Callable[[], Any], image: Tensor) -> Any:
+        """Goes through the steps of a whole row, once for each row; see ``at_pixel``."""
+        memory = self._memory
+        memory.image = image
+        steps, result = self._plan(kind, lay_out)
+        if memory.rows != memory.row:
+            memory.rows = memory.row
+            with torch.no_grad():
+                for _, step in steps:
+                    step(0)
+        return result
+
+    def at_pixel(self, kind: Hashable, lay_out: Callable[[], Any], image: Tensor | None = None) -> Any:
+        """Goes through the steps of a pixel.
 
         Args:
-            what: one of several things that are asked for at a pixel.
-            period: rows and columns after which kinds of pixels repeat.
+            kind: names the steps; places with other ones have another name.
             lay_out: the network's code, which leaves the steps of a kind that is new.
             image: (B, C, H, W), see ``image``.
 
         Returns:
-            What ``lay_out`` has returned for this kind: buffers, which the next pixel overwrites.
+            What ``lay_out`` has returned for this kind: buffers, which the next place overwrites.
         """
         memory = self._memory
-        row, column = memory.row, memory.column
         if image is not None:
             memory.image = image
-        kind = what, row % period, column % period
-        if kind not in memory.plans:
-            memory.steps = []
-            with torch.no_grad():
-                result = lay_out()
-            memory.plans[kind] = memory.steps, result
+        steps, result = self._plan(kind, lay_out)
+        row, column = memory.row, memory.column
         if memory.begun != row:
             memory.begun = row
             with torch.no_grad():
                 for scale, begin in memory.row_steps:
                     if row % 2**scale == 0:
                         begin()
-        steps, result = memory.plans[kind]
         for scale, step in steps:
             step(column >> scale)
         return result
+
+    def _plan(self, kind: Hashable, lay_out: Callable[[], Any]) -> tuple[list[tuple[int, Step]], Any]:
+        memory = self._memory
+        if kind not in memory.plans:
+            memory.steps = []
+            with torch.no_grad():
+                result = lay_out()
+            memory.plans[kind] = memory.steps, result
+        return memory.plans[kind]
+
+    def place_in(self, period: int) -> tuple[int, int]:
+        """Row and column within a square of ``period`` pixels, after which kinds of pixels repeat."""
+        return self._memory.row % period, self._memory.column % period

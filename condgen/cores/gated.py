@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from condgen.condition import Condition
 from condgen.cores.cache import Cache
 from condgen.cores.conditioning import Conditioning, Terms
+from condgen.cores.gated_steps import gated_head_pixel, gated_pixel, gated_row, image_pixel, image_row, linear_pixel
 from condgen.cores.layers import (
     Dropout,
     Link,
@@ -27,11 +28,9 @@ from condgen.cores.layers import (
     gate,
     shift_down,
     start_weights,
-    zero_row,
 )
-from condgen.cores.pixels import gated_head_pixel, gated_pixel, image_pixel, linear_pixel
 from condgen.cores.promise import rectangle_sees
-from condgen.cores.steps import Here, Row
+from condgen.cores.steps import Here
 
 
 class GatedLayer(nn.Module):
@@ -69,19 +68,17 @@ class GatedLayer(nn.Module):
             if after_gate is not None:
                 start_weights(after_gate, 2.0)
 
-    def vertical(
-        self, v: Tensor, terms: Terms, dropout: Dropout | None, cache: Cache | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def vertical(self, v: Any, terms: Terms, dropout: Dropout | None, cache: Cache | None = None) -> tuple[Any, Any]:
         """(B, inputs, H, W) -> the next layer's v (B, p, H, W) and the link (B, 2p, H, W), which knows rows < r.
 
-        With a cache: of the row above (B, inputs, 1, W) that and the link of this one.
+        With a cache: of the row above that and the link of this one.
         """
+        if cache is not None:
+            return gated_row(self, v, terms, cache)
         # the vertical term goes in before the link is tapped: then the last layer's has a reader too
-        a = terms.added(
-            self.vertical_conv(v, cache=cache), self.vertical_bias, cache
-        )  # (B, 2p, H, W), row r knows rows <= r
+        a = terms.added(self.vertical_conv(v), self.vertical_bias)  # (B, 2p, H, W), row r knows rows <= r
         v = gate(a)  # no residual: the paper found no gain
-        return v if dropout is None else dropout(v), self.link(a, cache=cache)
+        return v if dropout is None else dropout(v), self.link(a)
 
     def horizontal(
         self, z: Any, link: Any, terms: Terms, features: Any, dropout: Dropout | None, cache: Cache | None = None
@@ -113,8 +110,8 @@ class LinearPath(nn.Module):
         for conv in (self.above, self.left):
             start_weights(conv, 0.0)  # the network starts as it would without the path
 
-    def vertical(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        above: Tensor = self.above(x, cache=cache)
+    def vertical(self, x: Any, cache: Cache | None = None) -> Any:
+        above = self.above(x, cache=cache)
         return shift_down(above) if cache is None else above  # one row down, as a link's
 
 
@@ -184,29 +181,26 @@ class GatedPixelCNN(nn.Module):
     ) -> list[Any]:
         """Every layer's link, (B, 2p, H, W) each: what is known about rows above. Never asks the horizontal stack.
 
-        With a linear path, its share of the outputs comes last, (B, outputs, H, W). With a cache, as ``Row``, (B, 2p,
-        1, W): of row ``cache.row``; every row has to be asked for, in order, when the rows above it are complete in
+        With a linear path, its share of the outputs comes last, (B, outputs, H, W). With a cache, as ``Here``, (B, W,
+        2p): of row ``cache.row``; every row has to be asked for, in order, when the rows above it are complete in
         ``x``.
         """
         if cache is None:
-            return self._vertical(x, terms, dropout, None)
-        if cache.row == 0:  # nothing above: a link of zeros is its bias
-            found = [layer.link.of_nothing(cache) for layer in self.layers]
-            found += [] if self.linear is None else [zero_row(self.linear.above, cache)]
-        else:
-            found = self._vertical(x[:, :, cache.row - 1 : cache.row], terms, dropout, cache.above())
-        rows = cache.of(self, lambda: [Row() for _ in found])
-        for row, link in zip(rows, found, strict=True):
-            row.x = link
-        return rows
+            return self._down(x, terms, dropout, None) + ([] if self.linear is None else [self.linear.vertical(x)])
+        found: list[Here] = cache.along_row("vertical", lambda: self._vertical_row(terms, cache.above()), x)
+        return found
 
-    def _vertical(self, x: Tensor, terms: Terms, dropout: Dropout | None, cache: Cache | None) -> list[Tensor]:
-        linear = [] if self.linear is None else [self.linear.vertical(x, cache=cache)]
+    def _vertical_row(self, terms: Terms, cache: Cache) -> list[Any]:
+        """Of the row above."""
+        linear = [] if self.linear is None else [self.linear.vertical(image_row(self.linear.above, cache), cache=cache)]
+        return self._down(image_row(self.layers[0].vertical_conv, cache), terms, None, cache) + linear
+
+    def _down(self, v: Any, terms: Terms, dropout: Dropout | None, cache: Cache | None) -> list[Any]:
         links = []
         for layer in self.layers:
-            x, link = layer.vertical(x, terms, dropout, cache=cache)
+            v, link = layer.vertical(v, terms, dropout, cache=cache)
             links.append(link)
-        return links + linear
+        return links
 
     def horizontal(
         self,
@@ -222,15 +216,15 @@ class GatedPixelCNN(nn.Module):
         every one of which has to be asked for, in order, and may be asked for again as the pixel's colours get known.
         """
         if cache is not None:
-            pixel: Tensor = cache.pixel("horizontal", 1, lambda: self._horizontal_pixel(links, terms, cache), x)
+            pixel: Tensor = cache.at_pixel("horizontal", lambda: self._horizontal_pixel(links, terms, cache), x)
             return pixel
         features = self._through_layers(x, links, terms, dropout, None)
         if self.linear is not None:
             features = torch.cat([features, links[-1] + self.linear.left(x)], dim=1)
         return features
 
-    def _horizontal_pixel(self, links: list[Row], terms: Terms, cache: Cache) -> Tensor:
-        image = image_pixel(cache, self.head_out.weight, self.layers[0].horizontal_conv)
+    def _horizontal_pixel(self, links: list[Here], terms: Terms, cache: Cache) -> Tensor:
+        image = image_pixel(self.layers[0].horizontal_conv, cache)
         features: Here = self._through_layers(image, links, terms, None, cache)
         if self.linear is None:
             return features.image()
@@ -250,8 +244,8 @@ class GatedPixelCNN(nn.Module):
         With a cache of one pixel.
         """
         if cache is not None:
-            of_pixel: Tensor = cache.pixel(
-                "head", 1, lambda: gated_head_pixel(self.head_in, self.head_out, features, cache)
+            of_pixel: Tensor = cache.at_pixel(
+                "head", lambda: gated_head_pixel(self.head_in, self.head_out, features, cache)
             )
             return of_pixel
         p = self.head_in.in_channels

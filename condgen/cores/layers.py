@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condgen import streams
-from condgen.cores import steps, streaming
+from condgen.cores import steps
 from condgen.cores.cache import Cache
 
 
@@ -63,10 +63,10 @@ class VerticalConv(nn.Conv2d):
         rows = rows or m + 1
         super().__init__(inputs, outputs, (rows, field), stride, padding=(rows - 1, m))
 
-    def forward(self, x: Tensor, cache: Cache | None = None, crop: bool = True) -> Any:
+    def forward(self, x: Any, cache: Cache | None = None, crop: bool = True) -> Any:
         """``crop``: without the rows that come from the padding below."""
         if cache is not None:
-            return streaming.vertical_row(self, x, cache)
+            return steps.vertical_row(self, x, cache)
         y = super().forward(x)
         return y[:, :, : -(-x.shape[2] // self.stride[0])] if crop else y
 
@@ -117,7 +117,7 @@ class UpConv(nn.ConvTranspose2d):
     def forward(self, x: Any, cache: Cache | None = None) -> Any:  # type: ignore[override]
         """With a cache ``x`` is None where the coarse input has not moved."""
         if cache is not None:
-            return streaming.up_row(self, x, cache) if self.by_rows else steps.up_pixel(self, x, cache)
+            return steps.up_row(self, x, cache) if self.by_rows else steps.up_pixel(self, x, cache)
         if x is None:
             raise ValueError("a whole image needs its input")
         H, W = x.shape[2:]
@@ -163,11 +163,6 @@ def _bias(layer: nn.Conv2d) -> Tensor:
     return layer.bias
 
 
-def zero_row(layer: nn.Conv2d, cache: Cache) -> Tensor:
-    """What a layer that is shifted a row down gives in row 0: exactly zero, (B, outputs, 1, W)."""
-    return layer.weight.new_zeros(cache.batch, layer.out_channels, 1, cache.width)
-
-
 def shift_down(x: Tensor) -> Tensor:
     """Row r of the result is row r - 1; row 0 is exactly zero."""
     return F.pad(x, (0, 0, 1, -1))
@@ -188,16 +183,8 @@ class Link(nn.Conv2d):
     def __init__(self, maps: int) -> None:
         super().__init__(maps, maps, 1, padding=(1, 0))
 
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        """With a cache: of the row above, (B, maps, 1, W), the link of this one."""
-        if cache is not None:
-            return F.conv2d(x, self.weight, self.bias)
+    def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)[:, :, : x.shape[2]]  # padded above and below; the first H rows are the shifted ones
-
-    def of_nothing(self, cache: Cache) -> Tensor:
-        """The link of row 0, with nothing above it: the bias, (B, maps, 1, W)."""
-        bias = _bias(self)
-        return bias.view(1, -1, 1, 1).expand(cache.batch, -1, 1, cache.width)
 
 
 class MaskedConv(nn.Conv2d):

@@ -68,45 +68,19 @@ class ChannelSets(nn.Module):
     def forward(
         self, feature: Feature, terms: Terms, dropout: Dropout | None, *auxiliary: Feature, cache: Cache | None = None
     ) -> Feature:
-        sets, *others = (self._split(whole, cache) for whole in (feature, *auxiliary))
+        sets, *others = (self._split(x, i, cache) for i, x in enumerate((feature, *auxiliary)))
         for k, resnet in enumerate(self.resnets, start=1):
             sets[k] = resnet(sets[k], terms, dropout, *sets[:k], *(other[k] for other in others), cache=cache)
         parts = [part.x for part in sets]
-        if isinstance(feature.x, Here) and cache is not None:
-            return Feature(joined(self, parts, cache), self.activation)
-        x = torch.cat(parts, dim=1)
+        return Feature(torch.cat(parts, dim=1) if cache is None else joined(self, parts, cache), self.activation)
+
+    def _split(self, feature: Feature, number: int, cache: Cache | None) -> list[Feature]:
         if cache is None:
-            return Feature(x, self.activation)
-        return cache.of(self, lambda: Feature(x, self.activation)).renewed(x)
-
-    def _split(self, feature: Feature, cache: Cache | None) -> list[Feature]:
-        if isinstance(feature.x, Here) and cache is not None:
-            here = feature.x
-            parts = cache.of(self, lambda: [Here(x) for x in here.signed.chunk(SETS, dim=2)], "sets")
-            return [Feature(x, self.activation) for x in parts]
-        if cache is not None:
-            return [_Set(feature, k, self.activation) for k in range(SETS)]
-        return [Feature(x, self.activation) for x in feature.x.chunk(SETS, dim=1)]
-
-
-class _Set(Feature):
-    """A set of the channels of ``whole``, of whatever row that has just now."""
-
-    def __init__(self, whole: Feature, number: int, activation: Activations) -> None:
-        super().__init__(None, activation)
-        self._whole, self._number = whole, number
-
-    @property
-    def x(self) -> Tensor:
-        part: Tensor = self._whole.x.chunk(SETS, dim=1)[self._number]
-        return part
-
-    @x.setter
-    def x(self, x: None) -> None: ...
-
-    @property
-    def active(self) -> Tensor:
-        return self._activation(self.x)
+            parts = feature.x.chunk(SETS, dim=1)
+        else:
+            signed = feature.x.signed
+            parts = cache.of(self, lambda: [Here(part) for part in signed.chunk(SETS, dim=-1)], f"sets {number}")
+        return [Feature(x, self.activation) for x in parts]
 
 
 class SmallFieldPixelCNN(TwoStreams):
@@ -156,6 +130,12 @@ class SmallFieldPixelCNN(TwoStreams):
         self, x: Tensor, terms: Terms, dropout: Dropout | None = None, cache: Cache | None = None
     ) -> list[Any]:
         """See ``TwoStreams``: u after each of its steps, in order."""
+        if cache is None:
+            return self._vertical(x, terms, dropout, None)
+        found: list[Any] = cache.along_row("vertical", lambda: self._vertical(x, terms, None, cache), x)
+        return found
+
+    def _vertical(self, x: Tensor, terms: Terms, dropout: Dropout | None, cache: Cache | None) -> list[Any]:
         u, found = self.start(x, cache)
         for step in self.u:
             u = step(u, terms, dropout, cache=cache)
@@ -172,7 +152,7 @@ class SmallFieldPixelCNN(TwoStreams):
     ) -> Tensor:
         """See ``TwoStreams``."""
         if cache is not None:
-            pixel: Tensor = cache.pixel("horizontal", 1, lambda: self._horizontal(x, vertical, terms, None, cache), x)
+            pixel: Tensor = cache.at_pixel("horizontal", lambda: self._horizontal(x, vertical, terms, None, cache), x)
             return pixel
         return self._horizontal(x, vertical, terms, dropout, None)
 

@@ -1,14 +1,16 @@
-"""The causal layers of ``layers.py`` at one pixel: the buffers of each, and the step that it leaves in a cache.
+"""The causal layers of ``layers.py`` at one row or one pixel: the buffers of each, and the step it leaves in a cache.
 
-A step computes, at a column, exactly what the layer gives there for a whole image. It is a closure over buffers that
-are there once for all pixels, views of them that are cut out beforehand for every column, and weights as matrices:
-per pixel nothing is allocated, sliced or looked up.
+A step computes, at the cache's row and a column, exactly what the layer gives there for a whole image. It is a closure
+over buffers that are there once for all places, views of them that are cut out beforehand for every column, and the
+layer's weights: at a pixel nothing is allocated, sliced or looked up. Vertical layers leave steps for whole rows,
+horizontal ones for pixels, whose column they are given.
 
 Legend: B images, C channels, kh x kw a layer's kernel, s its stride, W pixels of a row at the layer's resolution.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,34 +19,39 @@ from torch import Tensor
 
 from condgen.cores.cache import Cache, Step
 
-
-class Row:
-    """What is known of all pixels of the row in hand, (B, C, 1, W): the same object in every row, another tensor."""
-
-    def __init__(self) -> None:
-        self.x = torch.empty(0)
+_FEW = 160
+"""Up to so many values torch's elu is faster, although its expm1 takes ten times as long: it is one operator."""
 
 
 class Here:
-    """A tensor at the pixel in hand, (B, C): a buffer that every pixel overwrites.
+    """A tensor at the place in hand, a buffer that every place overwrites: (B, C) at a pixel, (B, W, C) along a row.
 
     Attributes:
-        values: (B, C).
-        signed: (B, 2, C): the values, and room for what is minus them, which concat_elu takes beside them.
+        values: (B, C) or (B, W, C).
+        signed: (B, 2, C) or (B, W, 2, C): the values, and room for what is minus them, which concat_elu takes beside
+            them.
+        strip: where readers that look around find what the nonlinearity makes of it, or it itself.
+        to_strip: the step that writes it there.
     """
 
     def __init__(self, signed: Tensor) -> None:
         self.signed = signed
-        self.values = signed[:, 0]
+        self.values = signed[..., 0, :]
         self.strip: Strip | None = None
-
-    def image(self) -> Tensor:
-        """(B, C, 1, 1)."""
-        return self.values[:, :, None, None]
+        self.to_strip: Step | None = None
 
     @classmethod
-    def of(cls, batch: int, channels: int, like: Tensor) -> Here:
-        return cls(like.new_zeros(batch, 2, channels))
+    def of(cls, places: Sequence[int], channels: int, like: Tensor) -> Here:
+        """``places``: (B,) or (B, W)."""
+        return cls(like.new_zeros(*places, 2, channels))
+
+    @property
+    def by_rows(self) -> bool:
+        return self.values.dim() == 3
+
+    def image(self) -> Tensor:
+        """Of a pixel, (B, C, 1, 1)."""
+        return self.values[:, :, None, None]
 
 
 class Strip:
@@ -54,38 +61,71 @@ class Strip:
         kernel: (kh, kw) of the layer that reads it.
 
     Attributes:
-        kept: (B, rows, columns - 1 + W, C), the oldest row first. It has the kh - 1 rows above the one in hand until
-            that one is begun; then the oldest makes room for it.
-        pixels: of the row in hand, for each column, (B, C).
-        windows: the same pixel after those to its left, (B, kw C).
+        places: where the input of the row in hand is written: for each column (B, C), or for all columns (B, W, C).
     """
 
-    def __init__(self, batch: int, channels: int, kernel: tuple[int, ...], width: int, like: Tensor) -> None:
+    places: list[Tensor]
+
+    def begin_row(self) -> None:
+        """Makes room for the row in hand."""
+
+
+class PixelStrip(Strip):
+    """For a layer that reads pixel after pixel, up to kw - 1 to its left.
+
+    Attributes:
+        kept: (B, rows, kw - 1 + W, C), the oldest row first. It has the kh - 1 rows above the one in hand until that
+            one is begun; then the oldest makes room for it.
+        windows: for each column that pixel after those to its left, (B, kw C).
+    """
+
+    def __init__(self, batch: int, channels: int, kernel: Sequence[int], width: int, like: Tensor) -> None:
         rows, columns = kernel
-        left = columns - 1
         self.columns = columns
-        self.kept = like.new_zeros(batch, max(1, rows - 1), left + width, channels)
+        self.kept = like.new_zeros(batch, max(1, rows - 1), columns - 1 + width, channels)
         last = self.kept[:, -1]
-        self.pixels = list(last[:, left:].unbind(1))
+        self.places = [last[:, columns - 1 + c] for c in range(width)]
         self.windows = [last[:, c : c + columns].view(batch, -1) for c in range(width)]
 
     def above(self) -> Tensor:
-        """(B, C, kh - 1, kw - 1 + W), as convolutions take it."""
+        """(B, C, kh - 1, kw - 1 + W), as convolutions take it; before the row in hand is begun."""
         return self.kept.permute(0, 3, 1, 2)
 
     def begin_row(self) -> None:
-        if self.kept.shape[1] > 1:
-            self.kept[:, :-1] = self.kept[:, 1:].clone()
+        _up(self.kept)
 
 
-def by_column(width: int, batch: int, channels: int, like: Tensor) -> Tensor:
-    """A buffer for what a row brings to each of its pixels, (W, B, C); see ``put``."""
-    return like.new_zeros(width, batch, channels)
+class RowStrip(Strip):
+    """For a layer that reads whole rows, kw // 2 columns to either side.
+
+    Attributes:
+        whole: (B, C, kh, W + kw - 1), as convolutions take it, the row in hand last.
+        row: the row in hand alone, (B, C, 1, W).
+    """
+
+    def __init__(self, batch: int, channels: int, kernel: Sequence[int], width: int, like: Tensor) -> None:
+        rows, columns = kernel
+        m = columns // 2
+        self._kept = like.new_zeros(batch, rows, width + 2 * m, channels)
+        self.whole = self._kept.permute(0, 3, 1, 2)
+        self.row = self.whole[:, :, -1:, m : m + width]
+        self.places = [self._kept[:, -1, m : m + width]]
+
+    def begin_row(self) -> None:
+        _up(self._kept)
 
 
-def put(row: Tensor, buffer: Tensor) -> None:
-    """(B, C, 1, W) into a buffer ``by_column``."""
-    buffer.copy_(row[:, :, 0].permute(2, 0, 1))
+def _up(rows: Tensor) -> None:
+    """(B, rows, ...): the last one is free, the others hold what came after them."""
+    if rows.shape[1] == 2:
+        rows[:, 0].copy_(rows[:, 1])
+    elif rows.shape[1] > 2:
+        rows[:, :-1] = rows[:, 1:].clone()
+
+
+def flat(row: Tensor) -> Tensor:
+    """(B, C, 1, W) -> (B, W, C)."""
+    return row[:, :, 0].transpose(1, 2)
 
 
 def matrix(weight: Tensor) -> Tensor:
@@ -93,111 +133,195 @@ def matrix(weight: Tensor) -> Tensor:
     return weight.detach()[:, :, -1].permute(2, 1, 0).flatten(0, 1).contiguous()
 
 
-def activate(nonlinearity: str, x: Here, out: list[Tensor]) -> Step:
-    """The step that writes the nonlinearity of ``x`` to ``out``, for each column (B, C), of concat_elu (B, 2 C)."""
+def kernel(weight: Tensor) -> Tensor:
+    """A kernel as convolutions of ``Strip``s like it best."""
+    return weight.detach().contiguous(memory_format=torch.channels_last)
+
+
+def activate(nonlinearity: str, x: Here, out: Sequence[Tensor]) -> Step:
+    """The step that writes the nonlinearity of ``x`` to ``out``, for each column; of concat_elu 2 C channels."""
     values = x.values
     if nonlinearity == "relu":
-
-        def relu(c: int) -> None:
-            torch.clamp(values, 0, out=out[c])
-
-        return relu
-    below = torch.empty_like(values)
+        return lambda c: torch.clamp(values, 0, out=out[c])
+    below = torch.empty_like(values, memory_format=torch.contiguous_format)
+    one = below.new_ones(())  # a number would be made a tensor in every call
+    exp_, sub_ = below.exp_, below.sub_
     if nonlinearity == "elu":
 
         def elu(c: int) -> None:
             torch.clamp(values, max=0, out=below)
-            torch.maximum(values, below.exp_().sub_(1), out=out[c])
+            exp_()
+            sub_(one)
+            torch.maximum(values, below, out=out[c])
 
         return elu
-    signed, negative = x.signed, x.signed[:, 1]
-    wide = below[:, None]
+    signed, negative, wide = x.signed, x.signed[..., 1, :], below[..., None, :]
     both = [y.view(signed.shape) for y in out]
+    neg, minimum, maximum = torch.neg, torch.minimum, torch.maximum
+    if signed.numel() <= _FEW:
+
+        def few(c: int) -> None:
+            neg(values, out=negative)
+            torch._C._nn.elu(signed, out=both[c])
+
+        return few
 
     def concat_elu(c: int) -> None:
-        torch.neg(values, out=negative)
-        torch.minimum(values, negative, out=below)  # -|x|
-        below.exp_().sub_(1)
-        torch.maximum(signed, wide, out=both[c])  # elu(x) = max(x, e^-|x| - 1), and so is elu(-x)
+        neg(values, out=negative)
+        minimum(values, negative, out=below)  # -|x|
+        exp_()
+        sub_(one)
+        maximum(signed, wide, out=both[c])  # elu(x) = max(x, e^-|x| - 1), and so is elu(-x)
 
     return concat_elu
 
 
-def corner_pixel(layer: Any, x: Here, cache: Cache) -> Here | None:
-    """A ``CornerConv``; what the rows above bring is computed once a row, for the whole width."""
-    kh, kw = layer.kernel_size
-    s = layer.stride[0]
-    weight = layer.weight.detach()
-    B, width = len(x.values), cache.width
+def vertical_row(layer: Any, x: Here, cache: Cache) -> Here | None:
+    """A row of a ``VerticalConv``; None where a stride has none. Above the image, at row -1, zero."""
+    s, batch = layer.stride[0], len(x.values)
 
-    def make() -> tuple[Strip, Tensor, Here]:
-        strip = Strip(B, weight.shape[1], (kh, kw), width, weight)
-        above = by_column(width // s, B, len(weight), weight)
+    def make() -> tuple[Step, Step, Here]:
+        weight, bias = kernel(layer.weight), layer.bias.detach()
+        strip = RowStrip(batch, layer.in_channels, layer.kernel_size, cache.width, weight)
+        y = Here.of((batch, cache.width // s), layer.out_channels, weight)
+
+        def take(c: int) -> None:
+            if cache.row >= 0:
+                strip.begin_row()
+                strip.places[0].copy_(x.values)
+
+        def give(c: int) -> None:
+            if cache.row >= 0:
+                y.values.copy_(flat(F.conv2d(strip.whole, weight, bias, s)))
+
+        return take, give, y
+
+    take, give, y = cache.of(layer, make)
+    cache.step(take)
+    if cache.row % s:
+        return None
+    cache.step(give)
+    return y
+
+
+def corner_pixel(layer: Any, x: Here, cache: Cache) -> Here | None:
+    """A pixel of a ``CornerConv``, whose share of rows above is computed once a row; None where a stride has none."""
+    s = layer.stride[0]
+
+    def make() -> tuple[Step, Step, Here]:
+        B, width, weight, bias = len(x.values), cache.width, kernel(layer.weight), layer.bias.detach()
+        strip = PixelStrip(B, layer.in_channels, layer.kernel_size, width, weight)
+        above = weight.new_zeros(width // s, B, layer.out_channels)
+        y = Here.of((B,), layer.out_channels, weight)
 
         def begin() -> None:
             if cache.row % s == 0:
-                put(F.conv2d(strip.above(), weight[:, :, :-1], layer.bias, (1, s)), above)
+                put(F.conv2d(strip.above(), weight[:, :, :-1], bias, (1, s)), above)
             strip.begin_row()
 
         cache.row_step(begin)
-        return strip, above, Here.of(B, len(weight), weight)
+        values, out, places, windows, columns = x.values, y.values, strip.places, strip.windows, above.unbind(0)
+        taps = matrix(weight)
+        return (
+            lambda c: places[c].copy_(values),
+            lambda c: torch.addmm(columns[c // s], windows[c], taps, out=out),
+            y,
+        )
 
-    strip, above, y = cache.of(layer, make)
-    here, values = strip.pixels, x.values
+    take, give, y = cache.of(layer, make)
+    cache.step(take)
     if cache.row % s or cache.column % s:
-        cache.step(lambda c: here[c].copy_(values))
         return None
-    columns, windows, taps, out = above.unbind(0), strip.windows, matrix(weight), y.values
+    cache.step(give)
+    return y
 
-    def step(c: int) -> None:
-        here[c].copy_(values)
-        torch.addmm(columns[c // s], windows[c], taps, out=out)
 
-    cache.step(step)
+def up_row(layer: Any, x: Here | None, cache: Cache) -> Here:
+    """A fine row of an ``UpConv``; ``x`` is None where the coarse input has not moved."""
+    kh = layer.kernel_size[0]
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+
+    def make() -> tuple[RowStrip, Here]:
+        strip = RowStrip(cache.batch, len(weight), ((kh + 1) // 2, 1), cache.width // 2, weight)
+        return strip, Here.of((cache.batch, cache.width), weight.shape[1], weight)
+
+    strip, y = cache.of(layer, make)
+    if x is not None:
+        values = x.values
+
+        def take(c: int) -> None:
+            strip.begin_row()
+            strip.places[0].copy_(values)
+
+        cache.step(take)
+    taps = range(cache.row % 2, kh, 2)
+
+    def give(c: int) -> None:
+        y.values.copy_(bias)
+        for t, a in enumerate(taps):
+            last = strip.whole.shape[2] - 1 - t
+            fine = F.conv_transpose2d(strip.whole[:, :, last : last + 1], weight[:, :, a : a + 1], stride=2)
+            y.values.add_(flat(fine[..., layer.offset : layer.offset + cache.width]))
+
+    cache.step(give)
     return y
 
 
 def up_pixel(layer: Any, x: Here | None, cache: Cache) -> Here:
-    """An ``UpConv`` without offset; ``x`` is None where the coarse input has not moved."""
+    """A fine pixel of an ``UpConv`` without offset; ``x`` is None where the coarse input has not moved."""
     kh, kw = layer.kernel_size
-    weight, bias = layer.weight.detach(), layer.bias.detach()
 
-    def make() -> tuple[Strip, Here]:
+    def make() -> tuple[PixelStrip, Here]:
         # as many coarse rows and columns, up to the last, as reach here
-        strip = Strip(cache.batch, len(weight), ((kh + 1) // 2 + 1, (kw + 1) // 2), cache.width // 2, weight)
+        coarse = (kh + 1) // 2 + 1, (kw + 1) // 2
+        strip = PixelStrip(cache.batch, layer.in_channels, coarse, cache.width // 2, layer.weight.detach())
 
         def begin() -> None:
             if cache.row % 2 == 0:
                 strip.begin_row()
 
         cache.row_step(begin)
-        return strip, Here.of(cache.batch, weight.shape[1], weight)
+        return strip, Here.of((cache.batch,), layer.out_channels, layer.weight.detach())
 
     strip, y = cache.of(layer, make)
+    row, column = cache.row % 2, cache.column % 2
+
+    def make_step() -> Step:
+        weight, bias, out = layer.weight.detach(), layer.bias.detach(), y.values
+        sources = []
+        for t, a in enumerate(range(row, kh, 2)):
+            for u, b in enumerate(range(column, kw, 2)):
+                places = strip.kept[:, -1 - t].unbind(1)[strip.columns - 1 - u :]
+                sources.append((places, weight[:, :, a, b].contiguous()))
+        (first, taps), *others = sources
+
+        def step(c: int) -> None:
+            torch.addmm(bias, first[c // 2], taps, out=out)
+            for places, more in others:
+                torch.addmm(out, places[c // 2], more, out=out)
+
+        return step
+
     if x is not None:
-        values, here = x.values, strip.pixels
+        values, here = x.values, strip.places
         cache.step(lambda c: here[c // 2].copy_(values))
-    sources = []
-    for t, a in enumerate(range(cache.row % 2, kh, 2)):
-        for u, b in enumerate(range(cache.column % 2, kw, 2)):
-            row = strip.kept[:, -1 - t].unbind(1)[strip.columns - 1 - u :]
-            sources.append((row, weight[:, :, a, b].contiguous()))
-    (first, taps), *others = sources
-    out = y.values
-
-    def step(c: int) -> None:
-        torch.addmm(bias, first[c // 2], taps, out=out)
-        for row, more in others:
-            torch.addmm(out, row[c // 2], more, out=out)
-
-    cache.step(step)
+    cache.step(cache.of(layer, make_step, f"{row} {column}"))
     return y
 
 
 def joined(layer: Any, parts: list[Here], cache: Cache) -> Here:
     """Channels of several tensors side by side, for ``layer``."""
-    values = [part.values for part in parts]
-    y = cache.of(layer, lambda: Here.of(len(values[0]), sum(x.shape[1] for x in values), values[0]), "joined")
-    out = y.values
-    cache.step(lambda c: torch.cat(values, 1, out=out))
+
+    def make() -> tuple[Step, Here]:
+        values = [part.values for part in parts]
+        y = Here.of(values[0].shape[:-1], sum(x.shape[-1] for x in values), values[0])
+        return lambda c: torch.cat(values, -1, out=y.values), y
+
+    step, y = cache.of(layer, make, "joined")
+    cache.step(step)
     return y
+
+
+def put(row: Tensor, buffer: Tensor) -> None:
+    """(B, C, 1, W) into a buffer for what a row brings to each of its pixels, (W, B, C)."""
+    buffer.copy_(row[:, :, 0].permute(2, 0, 1))

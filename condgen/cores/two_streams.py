@@ -16,23 +16,23 @@ from condgen.condition import Condition
 from condgen.cores.activations import Activations, elu
 from condgen.cores.cache import Cache
 from condgen.cores.conditioning import Conditioning, Terms
-from condgen.cores.layers import CornerConv, Dropout, Pointwise, VerticalConv, shift_down, shift_right, zero_row
-from condgen.cores.pixels import head_pixel, recall_pixel, resnet_pixel, start_pixel
-from condgen.cores.steps import Here, Row, Strip, activate
+from condgen.cores.layers import CornerConv, Dropout, Pointwise, VerticalConv, shift_down, shift_right
+from condgen.cores.steps import Here, PixelStrip, RowStrip, activate
+from condgen.cores.two_streams_steps import head_pixel, recall_pixel, resnet, start_pixel, start_rows
 from condgen.cores.weight_norm import SPREAD, compile_weights, data_dependent_init, weight_normalised
 
 
 class Feature:
     """A stream's features (B, F, H, W), and what the nonlinearity makes of them: once, for all who read it.
 
-    With a cache ``x`` is a row, (B, F, 1, W), or ``Here``, the pixel in hand.
+    With a cache ``x`` is ``Here``, the row or the pixel in hand.
     """
 
     def __init__(self, x: Any, activation: Activations) -> None:
         self.x = x
         self._activation = activation
         self._active: Tensor | None = None
-        self._along_row: Strip | None = None
+        self._activates = False
 
     @property
     def active(self) -> Tensor:
@@ -41,21 +41,30 @@ class Feature:
             self._active = self._activation(self.x)
         return self._active
 
-    def renewed(self, x: Tensor) -> Feature:
-        """The same object with what another row has brought: those who read it row by row hold on to it."""
-        self.x, self._active = x, None
-        return self
+    def strip(self, cache: Cache, kernel: tuple[int, ...] = (1, 1), before_pixels: bool = False) -> None:
+        """Leaves the step that computes ``active`` into the strip of ``x``, for a reader with this ``kernel``.
 
-    def along_row(self, cache: Cache, kernel: tuple[int, ...] = (1, 1)) -> Strip:
-        """``active`` of a pixel, and of what a ``kernel`` reads beside and above it; whoever reads most asks first."""
-        if self._along_row is None:
-            here: Here = self.x
-            if here.strip is None:
-                channels = self._activation.widening * here.values.shape[1]
-                here.strip = Strip(cache.batch, channels, kernel, cache.width, here.values)
-            self._along_row = here.strip
-            cache.step(activate(self._activation.nonlinearity, here, here.strip.pixels))
-        return self._along_row
+        Whoever reads most has to ask first.
+
+        Args:
+            before_pixels: unless somebody has asked already, as a row step.
+        """
+        here: Here = self.x
+        if self._activates or (before_pixels and here.strip is not None):
+            return
+        self._activates = True
+        if here.strip is None or here.to_strip is None:
+            kind = RowStrip if here.by_rows else PixelStrip
+            channels = self._activation.widening * here.values.shape[-1]
+            here.strip = kind(cache.batch, channels, kernel, cache.width, here.values)
+            here.to_strip = activate(self._activation.nonlinearity, here, here.strip.places)
+        begin, step = here.strip.begin_row, here.to_strip
+        if before_pixels:
+            cache.row_step(lambda: step(0))
+        else:
+            if here.by_rows:
+                cache.step(lambda c: begin())
+            cache.step(step)
 
 
 class GatedResnet(nn.Module):
@@ -74,7 +83,6 @@ class GatedResnet(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.activation = activation
-        self.by_pixels = stream == "ul"
         wide = activation.widening * filters
         self.conv_in = weight_normalised(_conv(stream, wide, filters, 1 if pointwise else field))
         # the inputs of several features stand one after the other: all of the first, x and -x, then of the second
@@ -87,21 +95,18 @@ class GatedResnet(nn.Module):
     def forward(
         self, feature: Feature, terms: Terms, dropout: Dropout | None, *auxiliary: Feature, cache: Cache | None = None
     ) -> Feature:
-        if cache is not None and self.by_pixels:
-            return Feature(resnet_pixel(self, feature, terms, auxiliary, cache), self.activation)
+        if cache is not None:
+            return Feature(resnet(self, feature, terms, auxiliary, cache), self.activation)
         # what follows a convolution here crops it as well: its gradient need not be copied into zeros then
         if self.nin is None:
-            hidden = self.activation(self.conv_in(feature.active, cache=cache), dropout=dropout)
+            hidden = self.activation(self.conv_in(feature.active), dropout=dropout)
         else:
             active = [other.active for other in auxiliary]
             auxiliary_in = self.nin(*active)  # (B, F, H, W)
-            hidden = self.activation(self.conv_in(feature.active, cache=cache, crop=False), auxiliary_in, dropout)
-        gates = self.conv_out(hidden, cache=cache, crop=False)  # (B, 2F, H, W) and what is cropped
-        gates = terms.added(gates, self.condition, cache)
-        x = self.activation.gated_residual(feature.x, gates)
-        if cache is None:
-            return Feature(x, self.activation)
-        return cache.of(self, lambda: Feature(x, self.activation)).renewed(x)
+            hidden = self.activation(self.conv_in(feature.active, crop=False), auxiliary_in, dropout)
+        gates = self.conv_out(hidden, crop=False)  # (B, 2F, H, W) and what is cropped
+        gates = terms.added(gates, self.condition)
+        return Feature(self.activation.gated_residual(feature.x, gates), self.activation)
 
 
 def _conv(stream: str, inputs: int, outputs: int, field: int) -> VerticalConv | CornerConv:
@@ -186,13 +191,8 @@ class TwoStreams(nn.Module):
         if cache is None:
             x = with_ones(x)  # (B, C + 1, H, W)
             return self._feature(shift_down(self.start_above(x))), [shift_down(self.start_row(x))]
-        row_above = cache.of(self, Row)
-        if cache.row == 0:
-            row_above.x = zero_row(self.start_row, cache)
-            return self._feature(zero_row(self.start_above, cache)), [row_above]
-        row = with_ones(x[:, :, cache.row - 1 : cache.row])  # (B, C + 1, 1, W)
-        row_above.x = self.start_row(row, cache.above())
-        return self._feature(self.start_above(row, cache.above())), [row_above]
+        u, row_above = start_rows(self.start_above, self.start_row, cache)
+        return Feature(u, self.activation), [row_above]
 
     def start_horizontal(self, x: Tensor, above: Any, cache: Cache | None) -> Feature:
         """ul before its first resnet."""
@@ -210,7 +210,7 @@ class TwoStreams(nn.Module):
     def head(self, features: Tensor, cache: Cache | None = None) -> Tensor:
         """(B, F, H, W) -> parameters (B, outputs, H, W): elu, 1x1; with a cache of one pixel."""
         if cache is not None:
-            of_pixel: Tensor = cache.pixel("head", 1, lambda: head_pixel(self.out, features, cache))
+            of_pixel: Tensor = cache.at_pixel("head", lambda: head_pixel(self.out, features, cache))
             return of_pixel
         parameters: Tensor = self.out(elu(features))
         return parameters

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from condgen.likelihoods.drawing import Drawer
+
 Temperature = float | tuple[float, float]
 """Of drawing: one number, or for mixtures two, of the choice of the component and of the component's own width."""
 
@@ -86,6 +88,10 @@ class Likelihood(ABC):
             temperature: divides logits and multiplies scales; 1 is the model. Two of them, for likelihoods that pick a
                 component: the first divides the components' logits, the second multiplies their scales.
         """
+
+    def drawer(self, noise: Tensor, temperature: Temperature = 1.0) -> Drawer:
+        """What draws the images of ``noise`` pixel after pixel, as ``draw`` would."""
+        return Drawer(self, noise, temperature)
 
     def starting_bias(self) -> Tensor:
         """The parameters that an untrained model should give, (outputs,): spread over the values that occur."""

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from condgen import streams
 from condgen.likelihoods.base import Likelihood, Temperature, precise, scaled
+from condgen.likelihoods.drawing import Drawer, MixtureDrawer
 
 _DEQUANTISATION = -3
 """The stream of an example's key that holds its dequantisation noise."""
@@ -55,16 +56,20 @@ class LogisticMixture(Likelihood):
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """ln weights (B, K, H, W); means and log scales (B, C, K, H, W); coefficients (B, pairs, K, H, W)."""
-        K, C = self.mixtures, self.channels
+        K = self.mixtures
         # plane by plane: of channels-last outputs every slice below would be rows of K values, which are slow to visit
         p = precise(parameters).contiguous()
         logits, rest = p.split([K, self.outputs - K], dim=1)
-        if C == 3:
-            means, log_scales, raw = rearrange(rest, "b (c t k) h w -> t b c k h w", t=3, c=3).unbind(0)
-        else:
-            blocks = rearrange(rest, "b (n k) h w -> b n k h w", k=K)
-            means, log_scales, raw = blocks.split([C, C, len(self.pairs)], dim=1)
+        means, log_scales, raw = self.split_blocks(rearrange(rest, "b (n k) h w -> b n k h w", k=K))
         return logits.log_softmax(1), means, log_scales.clamp(min=self.LOG_SCALE_FLOOR), raw.tanh()
+
+    def split_blocks(self, blocks: Tensor) -> tuple[Tensor, ...]:
+        """All outputs but the logits, (B, n, ...) -> views: means and log scales (B, C, ...), coefficients before tanh
+        (B, pairs, ...)."""
+        C = self.channels
+        if C == 3:
+            return tuple(blocks[:, kind::3] for kind in range(3))
+        return tuple(blocks.split([C, C, len(self.pairs)], dim=1))
 
     def _mean(self, means: Tensor, coefficients: Tensor, scaled_x: Tensor, channel: int) -> Tensor:
         """mu of ``channel`` for every component, (B, K, H, W), given the earlier colours of ``scaled_x``."""
@@ -121,19 +126,13 @@ class LogisticMixture(Likelihood):
     def draw(
         self, parameters: Tensor, x: Tensor, uniforms: Tensor, step: int, temperature: Temperature = 1.0
     ) -> Tensor:
-        of_weights, of_scales = temperature if isinstance(temperature, tuple) else (temperature, temperature)
-        log_weights, means, log_scales, coefficients = self._split(parameters.double())
-        cumulated = (log_weights / of_weights).softmax(1).cumsum(1)
-        component = (cumulated <= uniforms[:, -1:]).sum(1, keepdim=True).clamp(max=self.mixtures - 1)  # (B, 1, H, W)
-        x = x.clone()
-        top = self.levels - 1
-        for c in range(self.channels):
-            # each colour is put on the grid before it moves the next one's mean: what is drawn is what is scored
-            mean = self._mean(means, coefficients, scaled(x, self.levels, torch.float64), c).gather(1, component)[:, 0]
-            scale = log_scales[:, c].gather(1, component)[:, 0].exp() * of_scales
-            value = mean + scale * torch.logit(uniforms[:, c])
-            x[:, c] = ((value + 1) * (top / 2)).round().clamp(0, top).to(x.dtype)
-        return x
+        H, W = x.shape[2:]
+        by_place = rearrange(uniforms, "b p h w -> (b h w) p 1 1")
+        drawn = self.drawer(by_place, temperature).draw(rearrange(parameters, "b n h w -> (b h w) n"), x, 0, 0, step)
+        return rearrange(drawn, "(b h w) c -> b c h w", h=H, w=W).to(x.dtype)
+
+    def drawer(self, noise: Tensor, temperature: Temperature = 1.0) -> Drawer:
+        return MixtureDrawer(self, noise, temperature)
 
 
 class ContinuousMixture(LogisticMixture):

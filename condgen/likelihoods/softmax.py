@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor
 
 from condgen.likelihoods.base import Likelihood, Temperature, one_temperature, precise, scaled
+from condgen.likelihoods.drawing import Drawer, SoftmaxDrawer
 
 
 def value_at(logits: Tensor, uniforms: Tensor) -> Tensor:
@@ -48,6 +49,9 @@ class Categorical(Likelihood):
         x = x.clone()
         x[:, step] = value_at(logits, uniforms[:, step]).to(x.dtype)
         return x
+
+    def drawer(self, noise: Tensor, temperature: Temperature = 1.0) -> Drawer:
+        return SoftmaxDrawer(self, noise, one_temperature(temperature))
 
 
 class LinearCategorical(Likelihood):

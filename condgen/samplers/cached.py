@@ -12,6 +12,10 @@ from torch.nn.utils import parametrize
 from condgen.cores.cache import Cache
 from condgen.cores.conditioning import Terms
 from condgen.likelihoods import Likelihood, Temperature, scaled
+from condgen.samplers.start import canvas
+
+_SCORED = 1 << 22
+"""Parameters that are kept until their pixels are scored together: one row costs nearly as much as many."""
 
 
 @parametrize.cached()
@@ -31,29 +35,37 @@ def cached(
     The vertical stack is asked once a row, over the full width, the horizontal one once a pixel (once a colour where
     they are ordered). Arguments and result as of ``naive``, which it equals.
     """
-    dtype = next(core.parameters()).dtype
-    B, _, H, W = noise.shape
-    x = torch.zeros(B, likelihood.channels, H, W, dtype=torch.uint8, device=noise.device)
-    if known is not None and mask is not None:
-        x = torch.where(mask, known.to(torch.uint8), x)
-    pixels = scaled(x, likelihood.levels, dtype)
-    cache = Cache(B, W)
-    log_prob = torch.zeros(B, dtype=torch.float64, device=noise.device)
-    of_row = pixels.new_empty(B, likelihood.outputs, 1, W)
-    for row in range(H):
-        cache.move(row)
-        above = core.vertical(pixels, terms, cache=cache)
-        for column in range(W):
-            cache.move(row, column)
-            here = (slice(None), slice(None), slice(row, row + 1), slice(column, column + 1))
-            given = mask is not None and bool(mask[here].all())
-            for step in range(1 if given else likelihood.passes):
-                parameters = core.head(core.horizontal(pixels, above, terms, cache=cache), cache=cache)
-                if not given:
-                    drawn = likelihood.draw(parameters, x[here], noise[here], step, temperature)
-                    x[here] = drawn if mask is None else torch.where(mask[here], x[here], drawn)
-                    pixels[here] = scaled(x[here], likelihood.levels, dtype)
-            of_row[..., column : column + 1] = parameters  # of the last colour's pass, which has those of all colours
-            step_done()
-        log_prob += likelihood.log_prob(of_row, x[:, :, row : row + 1]).double().sum((1, 2))
+    x, dtype = canvas(core, likelihood, noise, known, mask)
+    B, _, H, W = x.shape
+    log_prob = torch.zeros(B, dtype=torch.float64, device=x.device)
+    rows = min(H, max(1, _SCORED // (B * likelihood.outputs * W)))  # that are scored together
+    with torch.inference_mode():  # x and log_prob, made outside of it, are ordinary tensors
+        pixels, half = scaled(x, likelihood.levels, dtype), x.new_full((), (likelihood.levels - 1) / 2, dtype=dtype)
+        of_rows = pixels.new_empty(B, rows, W, likelihood.outputs).permute(0, 3, 1, 2)
+        cache, drawer = Cache(B, W), likelihood.drawer(noise, temperature)
+        for row in range(H):
+            cache.move(row)
+            above = core.vertical(pixels, terms, cache=cache)
+            places = zip(
+                x[:, :, row].unbind(-1), pixels[:, :, row].unbind(-1), of_rows[:, :, row % rows].unbind(-1), strict=True
+            )
+            for column, (place, pixel, of_pixel) in enumerate(places):
+                cache.move(row, column)
+                fixed = None if mask is None else mask[:, :, row, column]  # (B, 1)
+                given = fixed is not None and bool(fixed.all())
+                for step in range(1 if given else likelihood.passes):
+                    features = core.horizontal(pixels, above, terms, cache=cache)
+                    parameters = core.head(features, cache=cache)[:, :, 0, 0]
+                    if not given:
+                        drawn = drawer.draw(parameters, place, row, column, step)
+                        place.copy_(drawn if fixed is None else torch.where(fixed, place.to(drawn.dtype), drawn))
+                        pixel.copy_(place)  # to the network's grid, as ``scaled`` does it
+                        pixel.sub_(half)
+                        pixel.div_(half)
+                of_pixel.copy_(parameters)  # of the last colour's pass, which has those of all colours
+                step_done()
+            if row % rows == rows - 1 or row == H - 1:
+                first = row - row % rows
+                part = likelihood.log_prob(of_rows[:, :, : row + 1 - first], x[:, :, first : row + 1])
+                log_prob += part.double().sum((1, 2))
     return x, log_prob

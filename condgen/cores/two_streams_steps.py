@@ -1,0 +1,243 @@
+"""The blocks of ``two_streams.py`` at one row or one pixel: the start, a gated resnet, the way out (see ``steps.py``).
+
+Where a row as a whole is known (the rows above, the vertical stream, the condition), what it brings to its pixels is
+computed at once, before the first of them.
+
+Legend: B images, F filters, W pixels of a row at the block's resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from condgen.cores.cache import Cache, Step
+from condgen.cores.steps import Here, PixelStrip, RowStrip, activate, flat, kernel, matrix, put
+
+if TYPE_CHECKING:
+    from condgen.cores.conditioning import Terms
+
+
+def start_rows(above: Any, row: Any, cache: Cache) -> tuple[Here, Here]:
+    """Two ``VerticalConv`` of the image and of ones, shifted down: row 0 has nothing at all."""
+
+    def make() -> tuple[Step, Here, Here]:
+        weights, biases = (kernel(above.weight), kernel(row.weight)), (above.bias.detach(), row.bias.detach())
+        B, width = cache.batch, cache.width
+        strips = [RowStrip(B, above.in_channels, conv.kernel_size, width, weights[0]) for conv in (above, row)]
+        u, ul = (Here.of((B, width), above.out_channels, weights[0]) for _ in strips)
+
+        def step(c: int) -> None:
+            if cache.row == 0:
+                return
+            pixels = flat(cache.image[:, :, cache.row - 1 : cache.row])
+            for strip, weight, bias, y in zip(strips, weights, biases, (u, ul), strict=True):
+                strip.begin_row()
+                (place,) = strip.places
+                place[..., :-1].copy_(pixels)
+                place[..., -1] = 1
+                y.values.copy_(flat(F.conv2d(strip.whole, weight, bias)))
+
+        return step, u, ul
+
+    step, u, ul = cache.of(above, make)
+    cache.step(step)
+    return u, ul
+
+
+def start_pixel(layer: Any, above: Here, cache: Cache) -> Here:
+    """The first ``CornerConv`` of the image and of ones, shifted right, and ``above``: column 0 has nothing else."""
+
+    def make() -> tuple[Step, Here]:
+        kh = layer.kernel_size[0]
+        weight, bias = kernel(layer.weight), layer.bias.detach()
+        B, outputs, channels = cache.batch, len(weight), weight.shape[1] - 1
+        of_row, before = weight.new_zeros(cache.width, B, outputs), weight.new_ones(B, channels + 1)
+        y = Here.of((B,), outputs, weight)
+
+        def begin() -> None:
+            r = cache.row
+            rows = F.pad(cache.image[:, :, max(0, r - kh + 1) : r, :-1], (0, 0, max(0, kh - 1 - r), 0))
+            ones = torch.ones_like(rows[:, :1])
+            ones[:, :, : max(0, kh - 1 - r)] = 0
+            of_row.copy_(above.values.transpose(0, 1))
+            beside = F.conv2d(torch.cat([rows, ones], 1), weight[:, :, :-1], bias)
+            of_row[1:] += beside[:, :, 0].permute(2, 0, 1)
+
+        cache.row_step(begin)
+        columns, colours, taps, out = of_row.unbind(0), before[:, :channels], matrix(weight), y.values
+
+        def step(c: int) -> None:
+            if c == 0:
+                out.copy_(columns[0])
+            else:
+                colours.copy_(cache.image[:, :, cache.row, c - 1])
+                torch.addmm(columns[c], before, taps, out=out)
+
+        return step, y
+
+    step, y = cache.of(layer, make)
+    cache.step(step)
+    return y
+
+
+def recall_pixel(recall: Any, x: Here, cache: Cache) -> None:
+    """Adds to ``x`` what the mean over the pixels before this one tells: a running sum."""
+
+    def make() -> Step:
+        into, told = matrix(recall.what.weight), matrix(recall.told.weight)
+        into_bias, told_bias = recall.what.bias.detach(), recall.told.bias.detach()
+        B, width = cache.batch, cache.width
+        before, hidden = into.new_ones(B, len(into)), Here.of((B,), into.shape[1], into)
+        active, total, mean = (into.new_zeros(B, len(told)) for _ in range(3))
+        colours, out, pixels = before[:, :-1], x.values, 0
+        nonlinearity = activate(recall.activation.nonlinearity, hidden, [active])
+
+        def step(c: int) -> None:
+            nonlocal pixels
+            number = cache.row * width + c
+            while pixels < number:
+                colours.copy_(cache.image[:, :, pixels // width, pixels % width])
+                torch.addmm(into_bias, before, into, out=hidden.values)
+                nonlinearity(0)
+                total.add_(active)
+                pixels += 1
+            torch.mul(total, 1 / max(1, number), out=mean)
+            torch.addmm(out, mean, told, out=out).add_(told_bias)
+
+        return step
+
+    cache.step(cache.of(recall, make))
+
+
+def resnet(block: Any, feature: Any, terms: Terms, auxiliary: tuple[Any, ...], cache: Cache) -> Here:
+    """A ``GatedResnet``, along a row or at a pixel; there auxiliary features are of the pixel, or of the whole row."""
+    x: Here = feature.x
+    feature.strip(cache, block.conv_in.kernel_size)
+    for other in auxiliary:
+        other.strip(cache, before_pixels=other.x.by_rows and not x.by_rows)
+    lay_out = _row_resnet if x.by_rows else _pixel_resnet
+    step, y = cache.of(block, lambda: lay_out(block, x, terms, [other.x for other in auxiliary], cache))
+    cache.step(step)
+    return y
+
+
+def _parts(block: Any) -> list[Tensor]:
+    """The weights of the 1x1 layer for each of the auxiliary features."""
+    return [] if block.nin is None else [kernel(part) for part in block.nin.weight.split(block.nin.inputs, dim=1)]
+
+
+def _row_resnet(block: Any, x: Here, terms: Terms, auxiliary: list[Here], cache: Cache) -> tuple[Step, Here]:
+    first, second = kernel(block.conv_in.weight), kernel(block.conv_out.weight)
+    bias, gate_bias = block.conv_in.bias.detach(), block.conv_out.bias.detach()
+    if block.nin is not None:
+        bias = bias + block.nin.bias.detach()
+    B, width, filters = cache.batch, cache.width, len(first)
+    hidden, y = (Here.of((B, width), filters, first) for _ in range(2))
+    inner = RowStrip(B, second.shape[1], block.conv_out.kernel_size, width, first)
+    outer = _rows(x)
+    others = [(_rows(other).row, part) for other, part in zip(auxiliary, _parts(block), strict=True)]
+    nonlinearity = activate(block.activation.nonlinearity, hidden, inner.places)
+    opening, values, hidden_values, out = hidden.values.new_empty(B, width, filters), x.values, hidden.values, y.values
+
+    def step(c: int) -> None:
+        into = F.conv2d(outer.whole, first, bias)
+        for row, part in others:
+            into = into.add_(F.conv2d(row, part))
+        hidden_values.copy_(flat(into))
+        inner.begin_row()
+        nonlinearity(0)
+        gates = flat(terms.added(F.conv2d(inner.whole, second, gate_bias), block.condition, cache))
+        torch.sigmoid(gates[..., filters:], out=opening)
+        torch.addcmul(values, gates[..., :filters], opening, out=out)
+
+    return step, y
+
+
+def _pixel_resnet(block: Any, x: Here, terms: Terms, auxiliary: list[Here], cache: Cache) -> tuple[Step, Here]:
+    first, second = kernel(block.conv_in.weight), kernel(block.conv_out.weight)
+    B, width, filters = cache.batch, cache.width, len(first)
+    outer, inner = _pixels(x), PixelStrip(B, second.shape[1], block.conv_out.kernel_size, width, first)
+    hidden, y = (Here.of((B,), filters, first) for _ in range(2))
+    # what the row brings to each of the two convolutions
+    in_row, gates_row = first.new_zeros(width, B, filters), first.new_zeros(width, B, 2 * filters)
+    gates = first.new_empty(B, 2 * filters)
+    parts = list(zip(auxiliary, _parts(block), strict=True))
+    cache.row_step(_row_share(block, (first, second), (outer, inner), (in_row, gates_row), parts, terms, cache))
+
+    others = [(_pixels(other).places, matrix(part)) for other, part in parts if not other.by_rows]
+    nonlinearity = activate(block.activation.nonlinearity, hidden, inner.places)
+    in_columns, windows, first = in_row.unbind(0), outer.windows, matrix(first)
+    gate_columns, inner_windows, second = gates_row.unbind(0), inner.windows, matrix(second)
+    a, b = gates.chunk(2, dim=1)
+    values, hidden_values, out = x.values, hidden.values, y.values
+    addmm, addcmul, add_product, open_gates = torch.addmm, torch.addcmul, hidden_values.addmm_, b.sigmoid_
+
+    def step(c: int) -> None:
+        addmm(in_columns[c], windows[c], first, out=hidden_values)
+        for places, taps in others:
+            add_product(places[c], taps)
+        nonlinearity(c)
+        addmm(gate_columns[c], inner_windows[c], second, out=gates)
+        open_gates()
+        addcmul(values, a, b, out=out)
+
+    return step, y
+
+
+def _row_share(
+    block: Any, weights: tuple[Tensor, Tensor], strips: tuple[PixelStrip, PixelStrip], shares: tuple[Tensor, Tensor],
+    auxiliary: list[tuple[Here, Tensor]], terms: Terms, cache: Cache,
+) -> Callable[[], None]:  # fmt: skip
+    """The row step of a resnet at pixels: what rows above, the vertical stream and the condition bring to its two
+    convolutions, whose ``weights``, inputs and ``shares`` are given."""
+    biases = [block.conv_in.bias.detach(), block.conv_out.bias.detach()]
+    if block.nin is not None:
+        biases[0] = biases[0] + block.nin.bias.detach()
+    rows = [(_rows(other).row, part) for other, part in auxiliary if other.by_rows]
+    (outer, inner), (first, second) = strips, [weight[:, :, :-1] for weight in weights]
+    looks_up = first.shape[2] > 0
+    constant = [bias.view(1, -1, 1, 1).expand(cache.batch, -1, 1, cache.width) for bias in biases]
+
+    def begin() -> None:
+        into = F.conv2d(outer.above(), first, biases[0]) if looks_up else constant[0]
+        for row, part in rows:
+            into = into + F.conv2d(row, part)
+        put(into, shares[0])
+        gates = F.conv2d(inner.above(), second, biases[1]) if looks_up else constant[1]
+        put(terms.added(gates, block.condition, cache), shares[1])
+        outer.begin_row()
+        inner.begin_row()
+
+    return begin
+
+
+def _rows(x: Here) -> RowStrip:
+    if not isinstance(x.strip, RowStrip):
+        raise AssertionError("nobody has asked for the rows of this feature")
+    return x.strip
+
+
+def _pixels(x: Here) -> PixelStrip:
+    if not isinstance(x.strip, PixelStrip):
+        raise AssertionError("nobody has asked for the pixels of this feature")
+    return x.strip
+
+
+def head_pixel(layer: Any, features: Tensor, cache: Cache) -> Tensor:
+    """elu and a ``Pointwise``: (B, F, 1, 1) -> (B, outputs, 1, 1)."""
+    taps, bias = matrix(layer.weight), layer.bias.detach()
+    x = Here(features[:, None, :, 0, 0])
+    active, parameters = torch.empty_like(x.values), taps.new_empty(cache.batch, len(bias))
+    nonlinearity = activate("elu", x, [active])
+
+    def step(c: int) -> None:
+        nonlinearity(0)
+        torch.addmm(bias, active, taps, out=parameters)
+
+    cache.step(step)
+    return parameters[:, :, None, None]
