@@ -54,7 +54,9 @@ class AutoencoderEncoder(Encoder):
         maps, (rows, columns) = info.channels, (info.height, info.width)
         for number in range(64):  # an image of 1024 pixels has 8 stacks
             wide = options.filters * 2 ** min(number, _DOUBLINGS)
-            layers += [nn.Conv2d(maps, wide, 3, padding=1), nn.ReLU(), nn.Conv2d(wide, wide, 3, padding=1), nn.ReLU()]
+            for before in (maps, wide):
+                # without the norm, which is an image's own, half of the maps die at the rates that decoders learn by
+                layers += [nn.Conv2d(before, wide, 3, padding=1), nn.GroupNorm(1, wide), nn.ReLU()]
             maps = wide
             if max(rows, columns) <= _SMALLEST:
                 break
