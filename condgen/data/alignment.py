@@ -36,11 +36,11 @@ def aligned(picture: Image.Image, face: Face, height: int, width: int) -> tuple[
     turn, shift = _placement(face, height, width)
     # pixels of the picture for one of the crop; the rest of a reduction is made by averaging after the turn
     per_pixel = abs(turn)
-    factor = max(1, math.ceil(per_pixel / _FINER))
+    factor = max(1, math.ceil(per_pixel / _FINER - 1e-6))
     if factor > 1:
         picture = picture.reduce(factor)
         turn, shift = turn / factor, shift / factor
-    finer = max(1, math.ceil(abs(turn)))
+    finer = max(1, math.ceil(abs(turn) - 1e-6))  # not for the last bit of a least square
     corners = np.array([0, width, 1j * height, width + 1j * height]) * turn + shift
     left, top = (math.floor(part.min()) - 2 for part in (corners.real, corners.imag))
     right, bottom = (math.ceil(part.max()) + 2 for part in (corners.real, corners.imag))
