@@ -119,9 +119,31 @@ class LogisticMixture(Likelihood):
         split = log_weights, means, log_scales, coefficients
         posterior = self._component_log_prob(split, x, channel).log_softmax(1)  # (B, K, H, W)
         mean = self._mean(means, coefficients, scaled(x, self.levels, means.dtype), channel)
-        values = torch.arange(self.levels, device=x.device).view(1, -1, 1, 1, 1)
-        mass = self._log_mass(values, mean[:, None], log_scales[:, None, channel])  # (B, V, K, H, W)
-        return (posterior[:, None] + mass).logsumexp(2)
+        mass = self._log_masses(mean, log_scales[:, channel])  # (B, K, V, H, W)
+        return (posterior[:, :, None] + mass).logsumexp(1)
+
+    def _log_masses(self, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """``_log_mass`` of every value: (B, K, H, W) -> (B, K, V, H, W).
+
+        Bins lie side by side and are of one width, so a logarithm at each edge between two of them is all it takes (the
+        formula is that of ``_LogMass``).
+        """
+        V = self.levels
+        values = torch.arange(V, device=mean.device).view(1, 1, -1, 1, 1)
+        mean, log_scale = mean[:, :, None], log_scale[:, :, None]
+        if self.rule == "classic" or (torch.is_grad_enabled() and mean.requires_grad):
+            return self._log_mass(values, mean, log_scale)
+        inverse = torch.exp(-log_scale)
+        edges = (scaled(values[:, :, :-1], V, mean.dtype) + 1 / (V - 1) - mean) * inverse  # V - 1 of them
+        # in place: a table of 256 values is large, and memory that is asked for anew is slow
+        below = edges.abs().neg_().exp_().add_(1).log_().neg_().add_(edges.clamp(max=0))  # ln sigmoid(edge)
+        width = 2 / (V - 1) * inverse
+        log_width = math.log(2 / (V - 1)) - log_scale
+        of_width = torch.where(width < 1e-9, log_width, torch.log(-torch.expm1(-width)))  # ln(1 - e^-width)
+        mass = torch.cat([below, torch.zeros_like(below[:, :, :1])], dim=2)
+        mass[:, :, 1:] += below - edges  # ln sigmoid(-edge)
+        mass[:, :, 1:-1] += of_width
+        return mass
 
     def draw(
         self, parameters: Tensor, x: Tensor, uniforms: Tensor, step: int, temperature: Temperature = 1.0

@@ -16,7 +16,7 @@ from condgen.condition import Condition
 from condgen.cores.cache import Cache
 from condgen.cores.guided import GuidedCore
 from condgen.errors import RecipeError
-from condgen.likelihoods import Guided, Likelihood, Temperature
+from condgen.likelihoods import Guided, Likelihood, LogisticMixture, Temperature
 from condgen.model import ConditionalModel
 from condgen.samplers import SAMPLERS, noise
 
@@ -239,6 +239,21 @@ def test_the_table_of_a_temperature_is_what_is_drawn_at_it(kind: str, temperatur
     assert chisquare(counts, law(temperature) * n).pvalue > 1e-4
     other = 1.0 if temperature != 1.0 else 0.8
     assert chisquare(counts, law(other) * n).pvalue < 1e-4
+
+
+@pytest.mark.parametrize("rule", ["exact", "classic"])
+@torch.no_grad()
+def test_the_masses_of_all_values_are_those_of_each(rule: str) -> None:
+    """Scales from the floor to far beyond the range, means off it."""
+    likelihood = LogisticMixture(1, 256, 4, rule)
+    generator = torch.Generator().manual_seed(0)
+    mean = 3 * torch.randn(1, 4, 1, 50, generator=generator, dtype=torch.float64)
+    log_scale = torch.empty(1, 4, 1, 50, dtype=torch.float64).uniform_(-7, 4, generator=generator)
+    log_scale[..., :2] = torch.tensor([-30.0, 300.0])
+    every = likelihood._log_masses(mean, log_scale)
+    one = torch.stack([likelihood._log_mass(torch.tensor(v), mean, log_scale) for v in range(256)], dim=2)
+    torch.testing.assert_close(every, one, rtol=1e-12, atol=1e-12)
+    assert float(every.min()) < -500
 
 
 def test_whole_images_are_drawn_in_bands_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
