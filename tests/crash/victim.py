@@ -1,5 +1,5 @@
-"""Trains in a child process, over and over, and kills it at random moments: run as ``victim.py FOLDER KILLS SEED``;
-the run has 12 steps for each kill.
+"""Trains in a child process, over and over, and kills it at random moments: ``victim.py FOLDER KILLS SEED OVERRIDES``,
+the last as JSON; the run has 12 steps for each kill.
 
 One process imports torch and forks the victims, which start in milliseconds. Prints one JSON line: how many kills fell
 into a save. Exits 1 with a sentence when a promise is broken between two kills.
@@ -29,8 +29,9 @@ from condgen.train.run import run_training
 EVERY = 5
 
 
-def recipe(folder: Path, kills: int) -> Recipe:
-    return tiny_recipe(folder, train__max_steps=12 * kills, train__checkpoint_every=EVERY, train__evaluate_every=7)
+def recipe(folder: Path, kills: int, overrides: dict[str, object]) -> Recipe:
+    fixed = {"train__max_steps": 12 * kills, "train__checkpoint_every": EVERY, "train__evaluate_every": 7}
+    return tiny_recipe(folder, **{**fixed, **overrides})
 
 
 def train(recipe: Recipe, run: Path) -> None:
@@ -60,7 +61,7 @@ def check(run: Path) -> bool:
     return any(name.startswith(".") for name in os.listdir(run / "checkpoints")) if found.folder.is_dir() else False
 
 
-def main(folder: Path, kills: int, seed: int) -> None:
+def main(folder: Path, kills: int, seed: int, overrides: dict[str, object]) -> None:
     chance = random.Random(seed)  # noqa: S311
     run, in_saves = folder / "killed", 0
     longest = 1.5
@@ -68,7 +69,7 @@ def main(folder: Path, kills: int, seed: int) -> None:
         child = os.fork()
         if child == 0:
             try:
-                train(recipe(folder, kills), run)
+                train(recipe(folder, kills, overrides), run)
             except BaseException as error:
                 print(f"victim: {error!r}", file=sys.stderr, flush=True)
                 os._exit(1)
@@ -84,4 +85,4 @@ def main(folder: Path, kills: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4]))

@@ -33,6 +33,11 @@ SPLITS: dict[str, dict[str, Any]] = {
 }
 PYRAMID: dict[str, Any] = {"model__core": "pixelcnn++", "model__resnets": 1, "model__scales": 2}
 AUTOENCODER: dict[str, Any] = {"encoder__type": "autoencoder", "encoder__size": 3, "encoder__filters": 2}
+LEARNED: dict[str, dict[str, Any]] = {
+    "autoencoder": AUTOENCODER,
+    # values on 0 .. 1: smaller gradients, which are to be clipped all the same
+    "squared_error": {**AUTOENCODER, "train__objective": "squared_error", "train__clip_norm": 0.5},
+}
 FROZEN: dict[str, Any] = {**AUTOENCODER, "encoder__weights": "taught", "data__pairs": "identity"}
 SINGLE: dict[str, Any] = {"train__batch_size": 1}  # with two processes one has nothing to do
 
@@ -56,14 +61,16 @@ def train(folder: Path, processes: int, cases: dict[str, dict[str, Any]]) -> Pat
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(
-        tmp_path_factory.mktemp("worlds") / "one", 1, {**SPLITS, "single": SINGLE, "pyramid": PYRAMID, "frozen": FROZEN}
+        tmp_path_factory.mktemp("worlds") / "one",
+        1,
+        {**SPLITS, **LEARNED, "single": SINGLE, "pyramid": PYRAMID, "frozen": FROZEN},
     )
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cases = {**SPLITS, "single": SINGLE, "pyramid": {**PYRAMID, "train__micro_batch": 3}, "nan": {}, "overflow": {}}
-    cases["frozen"] = FROZEN
+    cases |= {"frozen": FROZEN, **LEARNED}
     return train(tmp_path_factory.mktemp("worlds") / "two", 2, cases)
 
 
@@ -79,7 +86,8 @@ def compare(a: Path, b: Path) -> None:
     for one, other in zip(first, second, strict=True):
         for name in one:
             assert other[name] == pytest.approx(one[name], rel=1e-12 if name == "loss" else 1e-10), (one["step"], name)
-    assert first[0]["gradient_norm"] > 5  # clipping was at work
+    clipped = json.loads((a.parent / "cases.json").read_text())[a.name]["train__clip_norm"]
+    assert first[0]["gradient_norm"] > clipped  # clipping was at work
     checkpoint = "checkpoints/step-00000020"
     for file in ("model", "ema"):
         one, other = (safetensors.torch.load_file(run / checkpoint / f"{file}.safetensors") for run in (a, b))
@@ -94,7 +102,7 @@ def test_micro_batches(alone: Path) -> None:
         compare(alone / "whole", alone / name)
 
 
-@pytest.mark.parametrize("name", [*SPLITS, "single", "pyramid", "frozen"])
+@pytest.mark.parametrize("name", [*SPLITS, *LEARNED, "single", "pyramid", "frozen"])
 def test_two_processes(alone: Path, together: Path, name: str) -> None:
     assert seen(together, name, 2) == seen(alone, name, 1)
     compare(alone / name, together / name)
