@@ -81,7 +81,8 @@ class InceptionResnet(nn.Module):
                 file=path,
                 field="encoder.weights",
             )
-        self.network.load_state_dict(found)
+        for name, value in own.items():  # load_state_dict would add the counters
+            value.copy_(found[name])
 
 
 def published(name: str) -> Path:
