@@ -187,6 +187,15 @@ def test_a_table_of_ten_numbers_trains_and_samples(condgen: Call) -> None:
         assert upper[0] > 0.7 > 0.3 > upper[1]  # it has learned what the first number says
     assert condgen("sample", "mine", "--out", "free.png")["labels"] == ["no condition"]
 
+    many = ("sample", "mine", "--vector", numbers, "--count", 4, "--out", "many", "sample.tile=2")
+    assert condgen(*many, "--guidance", 2)["code"] == 0
+    failed = condgen(*many)
+    assert failed["code"] == 2 and "guidance: 2.0, not 0.0" in failed["message"]
+
+    picture = ("complete", "photos/00.png", "--model", "mine", "--rows", 2, "--vector", numbers, "--out", "c.png")
+    found = condgen(*picture, "--guidance", 1)
+    assert found["code"] == 0 and found["guidance"] == 1
+
     report = condgen("evaluate", "mine", "--split", "train")
     assert report["code"] == 0 and report["condition_bits"] > 3 * report["condition_bits_ci95"] > 0
     assert report["shuffle_gap_bits"] > report["condition_bits"]
