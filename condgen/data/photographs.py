@@ -165,7 +165,10 @@ def _in_box(path: Path, box: FaceBox, size: tuple[int, int], scale: tuple[float,
     """The face of ``box`` in the reduced picture."""
     left, top, right, bottom = box
     width, height = size
-    if not (left < right and top < bottom) or right <= 0 or bottom <= 0 or left >= width or top >= height:
+    meets = left < width and right > 0 and top < height and bottom > 0
+    # a box may reach beyond the picture, as that of a face which the edge cuts does, but not far
+    near = -width <= left < right <= 2 * width and -height <= top < bottom <= 2 * height
+    if not (meets and near):
         raise RecipeError(
             f"--box: {','.join(f'{side:g}' for side in box)} is no box in {shown(path)}, which has {width}x{height} "
             "pixels; give left,top,right,bottom.",

@@ -180,7 +180,8 @@ def test_a_box_says_where_the_face_is(tmp_path: Path, monkeypatch: pytest.Monkey
     found = crop_of(path)
     monkeypatch.setattr(photographs, "find_faces", lambda picture: pytest.fail("a face was sought"))
     assert far(crop_of(path, box=BOX), found) < 8 < 20 < far(crop_of(path, box=(300, 62, 387, 172)), found)
-    for box in ((10, 10, 10, 40), (10, 40, 50, 10), (600, 10, 700, 60), (math.nan, 0, 5, 5)):
+    assert crop_of(path, box=(-200, 62, 100, 172)).shape == (32, 32, 3)
+    for box in ((10, 10, 10, 40), (10, 40, 50, 10), (600, 10, 700, 60), (math.nan, 0, 5, 5), (0, 0, 1e9, 5)):
         with pytest.raises(RecipeError, match=r"is no box in .*, which has 512x512 pixels; give left,top,right,bottom"):
             crop_of(path, box=box)
 
