@@ -13,12 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from condgen.cores.conditioning import Terms
 from condgen.errors import ModelError
 from condgen.likelihoods import Likelihood, Temperature, scaled
+from condgen.samplers.start import canvas
 
 
+@parametrize.cached()
 def fixed_point(
     core: Any,
     likelihood: Likelihood,
@@ -38,12 +41,8 @@ def fixed_point(
     Raises:
         ModelError: more rounds than a causal core can need.
     """
-    dtype = next(core.parameters()).dtype
-    B, _, H, W = noise.shape
-    C = likelihood.channels
-    x = torch.zeros(B, C, H, W, dtype=torch.uint8, device=noise.device)
-    if known is not None and mask is not None:
-        x = torch.where(mask, known.to(torch.uint8), x)
+    x, dtype = canvas(core, likelihood, noise, known, mask)
+    B, _, H, W = x.shape
     place = torch.arange(H * W, device=x.device).view(1, H, W)
     final = torch.zeros(B, 1, 1, dtype=torch.long, device=x.device)  # pixels, in raster order
     reported = rounds = 0

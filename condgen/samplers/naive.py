@@ -6,11 +6,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from condgen.cores.conditioning import Terms
 from condgen.likelihoods import Likelihood, Temperature, scaled
+from condgen.samplers.start import canvas
 
 
+@parametrize.cached()
 def naive(
     core: nn.Module,
     likelihood: Likelihood,
@@ -34,13 +37,9 @@ def naive(
         uint8 (B, C, H, W) on 0 .. V-1, and ln p of each as the model gives it, known pixels and all, float64 (B,). What
         was drawn is on the grid at every step, so it can be scored.
     """
-    dtype = next(core.parameters()).dtype
-    B, _, H, W = noise.shape
-    x = torch.zeros(B, likelihood.channels, H, W, dtype=torch.uint8, device=noise.device)
-    if known is not None and mask is not None:
-        x = torch.where(mask, known.to(torch.uint8), x)
-    for row in range(H):
-        for column in range(W):
+    x, dtype = canvas(core, likelihood, noise, known, mask)
+    for row in range(x.shape[2]):
+        for column in range(x.shape[3]):
             here = (slice(None), slice(None), slice(row, row + 1), slice(column, column + 1))
             if mask is None or not bool(mask[here].all()):
                 for step in range(likelihood.passes):
