@@ -34,7 +34,11 @@ print(peak() - before, time.process_time() - start, *boxes[0])
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is asked of /proc")
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("JPEG", {"quality": 90}), ("JPEG", {"quality": 90, "progressive": True}), ("PNG", {"compress_level": 1})],
+    [
+        ("JPEG", {"quality": 90}),
+        ("PNG", {"compress_level": 1}),
+        pytest.param("JPEG", {"quality": 90, "progressive": True}, marks=pytest.mark.slow),
+    ],
 )
 def test_fifty_megapixels_take_little(tmp_path: Path, kind: str, options: dict[str, object]) -> None:
     """In CPU seconds, which another process on the machine does not lengthen as it does the clock's."""
