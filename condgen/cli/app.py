@@ -14,6 +14,7 @@ from condgen.cli.encoders import encoders
 from condgen.cli.evaluate import evaluate
 from condgen.cli.import_ import import_
 from condgen.cli.interpolate import interpolate
+from condgen.cli.portraits import portraits
 from condgen.cli.recipes import recipes
 from condgen.cli.reconstruct import reconstruct
 from condgen.cli.sample import sample
@@ -56,6 +57,7 @@ def app() -> Any:
         sample,
         complete,
         reconstruct,
+        portraits,
         interpolate,
         embed,
         evaluate,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,12 +25,13 @@ from condgen.cli.options import (
     conditions_of_images,
     device_of,
     one_of,
-    picture_path,
     split_words,
     without_overrides,
 )
 from condgen.cli.outcome import answer
 from condgen.cli.photos import Aligned, Box, Face, Sought
+from condgen.cli.portraits import SHIPPED, Model, model_path
+from condgen.cli.sheets import sheet_path
 from condgen.errors import RecipeError, shown
 from condgen.progress import warn
 
@@ -48,10 +47,7 @@ def interpolate(
     image: Annotated[
         list[str], typer.Argument(metavar="IMAGE", help="Two image files, the ends; also section.key=value.")
     ],
-    model_name: Annotated[
-        str,
-        typer.Option("--model", metavar="RUN", help="A run folder, a model folder, or the name of a run in ./runs."),
-    ],
+    model_name: Model = None,
     steps: Annotated[
         int, typer.Option("--steps", metavar="N", min=2, help="Pictures of a row, both ends included.")
     ] = 9,
@@ -83,7 +79,8 @@ def interpolate(
     """Walk from one image to another: a sheet with a row for each seed, and the pictures by themselves in a folder.
 
     Row k has the noise of sample k of the seed throughout, so that neighbours change smoothly; its ends are sample k of
-    the first image and of the second. Pictures are I/ROW-STEP.png beside I.png, the film I.gif.
+    the first image and of the second. Pictures are I/ROW-STEP.png beside I.png, the film I.gif. Without --model: the
+    model of condgen portraits that ships with condgen.
     """
     words, rest = split_words(image, label, None)
     files, overrides = without_overrides(rest)
@@ -95,7 +92,7 @@ def interpolate(
             f"{steps} steps in {rows} rows are {steps * rows:,} pictures, beyond the {_LARGEST:,} allowed; take fewer.",
             field="steps",
         )
-    sheet = _sheet_path(out, files, force, gif)
+    sheet = sheet_path(out, f"{Path(files[0]).stem}-{Path(files[1]).stem}", _OURS, force=force, film=gif)
     which, step = one_of("weights", weights, ["ema", "raw"]), checkpoint_of(checkpoint)
     sought = Sought.of(face, box, aligned)
     check_pictures(files)
@@ -105,7 +102,9 @@ def interpolate(
     from condgen.evaluate.smoothness import walk_distances
     from condgen.store import load_conditional
 
-    model = embedding_images(load_conditional(model_name, weights=which, checkpoint=step, device=device_of(device)))
+    model = embedding_images(
+        load_conditional(model_path(model_name), weights=which, checkpoint=step, device=device_of(device))
+    )
     settings = changed(model.recipe, overrides, ["sample"]).sample
     given = [sought.read(model.encoder, file) for file in files]
     ends = conditions_of_images(model, words, given)
@@ -128,6 +127,7 @@ def interpolate(
         "sheet": str(sheet),
         "files": written,
         "gif": film,
+        "model": SHIPPED if model_name is None else model_name,
         "steps": steps,
         "rows": rows,
         "seed": seed,
@@ -137,26 +137,6 @@ def interpolate(
     beside = "" if across is None else f", two rows by {across:.2f}"
     text = f"{steps} steps in {rows} rows: {shown(sheet)}\nNeighbours differ by {along:.2f} of 255{beside}."
     answer(result, text + (f"\nfilm: {shown(film)}" if film else ""), as_json)
-
-
-def _sheet_path(out: str | None, files: list[str], force: bool, gif: bool) -> Path:
-    """Where the sheet goes, with room for the folder and the film beside it.
-
-    Raises:
-        RecipeError: one of them is there already.
-    """
-    from condgen.files import check_folder
-
-    if out is None:
-        stem = f"{Path(files[0]).stem}-{Path(files[1]).stem}"[:120]
-        stems = (stem if k == 1 else f"{stem}-{k}" for k in itertools.count(1))
-        free = (stem for stem in stems if not any(os.path.lexists(stem + end) for end in ("", ".png", ".gif")))
-        return Path(f"{next(free)}.png")
-    path = picture_path(out, force)
-    check_folder(path.with_suffix(""), _OURS, force=force)
-    if gif and os.path.lexists(path.with_suffix(".gif")) and not force:
-        raise RecipeError(f"{shown(path.with_suffix('.gif'))} exists; choose another name or add --force.", file=path)
-    return path
 
 
 def _save(

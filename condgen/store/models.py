@@ -23,6 +23,7 @@ from condgen.store.checkpoints import Checkpoint, Checkpoints
 from condgen.store.config import CONFIG, config_of, parse_config, read_config
 from condgen.store.frozen import frozen_state, read_frozen
 from condgen.store.sealed import seal
+from condgen.store.shipped import shipped, shipped_names
 from condgen.store.tensors import check_finite, decode, encode
 
 _WEIGHTS = "model.safetensors"
@@ -83,7 +84,8 @@ def load(
     """What a run trained or a model folder holds, in eval mode. Nothing in the files is executed.
 
     Args:
-        target: a run folder, a model folder, or the name of a run in ``./runs``.
+        target: a run folder, a model folder, the name of a run in ``./runs``, or that of a model that ships with
+            condgen.
         weights: ``ema``, the averaged ones, or ``raw``, as the optimiser left them (runs only).
         checkpoint: of a run: ``last`` (the newest that verifies), ``best`` by validation, or a step.
         device: where the model goes; default: it stays on the CPU.
@@ -98,7 +100,7 @@ def load(
     """
     if weights not in ("ema", "raw"):
         raise RecipeError(f"weights is 'ema' or 'raw', not {shown(weights)!r}.", field="weights")
-    folder = find(target)
+    folder, halved = find(target), False
     if (folder / "checkpoints").is_dir():
         found = _choose(folder, checkpoint)
         recipe, info = parse_config(found.manifest, found.folder / "manifest.json")
@@ -117,8 +119,9 @@ def load(
         if content.get("weights") != hashlib.sha256(data).hexdigest():
             raise ModelError(f"{shown(path)} is damaged: its content does not fit {CONFIG}.", file=path)
         model, kept = _built(recipe, info, folder), {}
+        halved = content.get("halved") is True
     own = {name: tensor for name, tensor in model.state_dict().items() if name not in kept}
-    put(model, decode(data, own, path) | kept)
+    put(model, decode(data, _halved(own) if halved else own, path) | kept)
     model.recipe = recipe
     model.source = folder
     try:
@@ -163,16 +166,19 @@ def _built(recipe: Recipe, info: DataInfo, folder: Path) -> Trained:
 
 
 def find(target: str | Path) -> Path:
-    """The folder that ``target`` means: a path, or the name of a run in ``./runs``.
+    """The folder that ``target`` means: a path, the name of a run in ``./runs``, or of a model that ships with condgen.
 
     Raises:
         ModelError: there is none, or it is a file.
     """
     folder = Path(target)
     bare = len(folder.parts) == 1 and not folder.is_absolute()
+    own = shipped(str(target)) if bare else None
     try:
         if not folder.exists() and bare and (Path("runs") / folder).is_dir():
             folder = Path("runs") / folder
+        if own is not None and not folder.is_file() and not (folder / CONFIG).is_file():
+            return own  # a folder of that name that holds no model, as of pictures, does not hide it
         if folder.is_file():
             raise ModelError(
                 f"{shown(folder)} is a file; give a run or model folder (condgen import makes one of other programs' "
@@ -180,7 +186,10 @@ def find(target: str | Path) -> Path:
                 file=folder,
             )
         if not folder.is_dir():
-            raise ModelError(f"There is no run or model {shown(target)}; give the path of its folder.", file=target)
+            ships = "".join(f", or {name}" for name in shipped_names())
+            raise ModelError(
+                f"There is no run or model {shown(target)}; give the path of its folder{ships}.", file=target
+            )
         if not (folder / CONFIG).is_file():
             raise ModelError(f"{shown(folder)} is no run or model folder: it has no {CONFIG}.", file=folder)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -231,11 +240,18 @@ def check_free(folder: Path, force: bool = False) -> None:
         raise RecipeError(f"{shown(folder)} holds something else than a model; choose another name.", file=folder)
 
 
-def save_model(model: Trained, recipe: Recipe, folder: str | Path, readme: str, *, force: bool = False) -> None:
+def _halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """fp32 as fp16; anything else as it is."""
+    return {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
+
+
+def save_model(
+    model: Trained, recipe: Recipe, folder: str | Path, readme: str, *, force: bool = False, halved: bool = False
+) -> None:
     """Writes a model folder: ``config.json``, ``model.safetensors``, ``README.md``; whole or not at all.
 
     Paths of this machine (``data.root``, ``data.columns``) are left out. With ``force`` a model folder of this name is
-    replaced.
+    replaced. With ``halved`` fp32 weights are written as fp16, half as large; ``load`` gives them back as fp32.
 
     Raises:
         RecipeError: ``folder`` exists.
@@ -244,11 +260,13 @@ def save_model(model: Trained, recipe: Recipe, folder: str | Path, readme: str, 
     """
     folder = Path(folder)
     check_free(folder, force)
-    state = model.state_dict()
+    state = _halved(model.state_dict()) if halved else model.state_dict()
     check_finite(state, folder)
     portable = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": None, "columns": None})})
     weights = encode(state)
     config = {**config_of(portable, model.info), "weights": hashlib.sha256(weights).hexdigest()}
+    if halved:
+        config["halved"] = True
     aside = aside_of(folder)
     try:
         aside.mkdir()
