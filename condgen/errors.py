@@ -69,6 +69,12 @@ class Interrupted(CondgenError):
         self.exit_code = exit_code
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, wherever the program is: what Ctrl-C is, but for the exit code."""
+
+    exit_code = 143
+
+
 def lacks_memory(error: BaseException) -> bool:
     """Whether Python, torch on a processor or torch on an accelerator says that the memory does not suffice."""
     text = str(error)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
+from types import FrameType
 from typing import Any
 
 import typer
 
-from condgen.errors import CondgenError, MachineError, RecipeError, lacks_memory, shown
+from condgen.errors import CondgenError, MachineError, RecipeError, Terminated, lacks_memory, shown
 
 # typer brings its own copy of click or uses an installed one; these classes are of whichever it is
 _UsageError: Any = typer.BadParameter.__base__
@@ -36,7 +40,7 @@ def run(command: Any, arguments: Sequence[str]) -> int:
     options = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     as_json, debug = "--json" in options, "--debug" in options
     try:
-        with command.make_context("condgen", list(arguments) or ["--help"]) as context:
+        with _terminable(), command.make_context("condgen", list(arguments) or ["--help"]) as context:
             command.invoke(context)
         sys.stdout.flush()
         return 0
@@ -48,7 +52,8 @@ def run(command: Any, arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (KeyboardInterrupt, typer.Abort) as error:
-        return _report(CondgenError("Interrupted; nothing was left half done."), error, as_json, debug, code=130)
+        code = getattr(error, "exit_code", 130)
+        return _report(CondgenError("Interrupted; nothing was left half done."), error, as_json, debug, code=code)
     except _ClickException as error:
         return _report(RecipeError(_usage(error, command, arguments)), error, as_json, debug)
     except CondgenError as error:
@@ -58,6 +63,28 @@ def run(command: Any, arguments: Sequence[str]) -> int:
         if known is not None:
             return _report(known, error, as_json, debug)
         return _report(CondgenError(_bug(error)), error, as_json, debug, kind="bug")
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP end a command as Ctrl-C does: files that it was writing aside go with it. Signals that
+    are ignored, as behind ``nohup``, stay so; training has handlers of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    ours = [number for number, handler in before.items() if handler is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, _terminate)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _rank() -> int:

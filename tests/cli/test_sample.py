@@ -146,6 +146,44 @@ def test_an_interrupted_job_goes_on_and_ends_as_if_it_had_not_been(
         assert not Path("many.npz.partial").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("out", ["many", "many.npz"])
+def test_a_job_that_is_terminated_goes_on(
+    condgen: Call, monkeypatch: pytest.MonkeyPatch, out: str, number: signal.Signals
+) -> None:
+    condgen("sample", "pets", *WORDS, "--out", f"whole{out}")
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleJob, "add", lambda self, images, log_probs: os.kill(os.getpid(), number))
+        found = condgen("sample", "pets", *WORDS, "--out", out)
+    assert (found["code"], found["kind"]) == (143, "interrupted") and found["message"].startswith("0 of 14 images")
+    assert signal.getsignal(number) is signal.SIG_DFL
+    condgen("sample", "pets", *WORDS, "--out", out)
+    if out == "many":
+        assert contents("many") == contents("wholemany")
+    else:
+        assert Path(out).read_bytes() == Path("wholemany.npz").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_a_sheet_is_written_leaves_no_half_of_it(
+    condgen: Call, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    condgen("sample", "pets", "--out", "sheet.png")
+    before = {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+    real = os.fsync
+
+    def interrupted(descriptor: int) -> None:
+        real(descriptor)
+        os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupted)
+        for command in (("sample", "pets"), ("complete", "sheet.png", "--model", "pets", "--rows", 2)):
+            found = condgen(*command, "--seed", 5, "--out", "sheet.png", "--force")
+            assert (found["code"], found["kind"]) == (143 if number == signal.SIGTERM else 130, "interrupted")
+    assert {path.name: path.read_bytes() for path in Path().iterdir() if path.is_file()} == before
+
+
 @pytest.mark.parametrize("damage", ["cut line", "no newline", "other value", "missing picture", "left aside"])
 def test_what_a_dying_machine_leaves_is_mended(condgen: Call, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     condgen("sample", "pets", *WORDS, "--out", "whole")
