@@ -39,7 +39,7 @@ def images_of(info: DataInfo, count: int) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 8), (3, 5, 4, 3), (4, 33, 17, 8), (1, 28, 28, 1)])
-def test_the_error_is_the_sum_over_sub_pixels(shape: tuple[int, ...]) -> None:
+def test_the_error_is_the_sum_over_sub_pixels(shape: tuple[int, int, int, int]) -> None:
     info = DataInfo(*shape)
     model = autoencoder(info)
     images = images_of(info, 3)
@@ -70,7 +70,7 @@ def test_reconstructions_are_on_the_grid_and_each_by_itself() -> None:
     info = DataInfo(3, 7, 9, 3)
     model = autoencoder(info)
     with torch.no_grad():
-        model.decoder[-1].weight *= 20  # beyond 0 .. 1 on both sides
+        list(model.decoder.parameters())[-2].mul_(20)  # beyond 0 .. 1 on both sides
     images = images_of(info, 5)
     h = model.encode(image=images)
     together = model.reconstruct(h)

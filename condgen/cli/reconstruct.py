@@ -196,6 +196,13 @@ def _embedding(model: ConditionalModel) -> ConditionalModel:
             file=model.source,
             field="encoder.type",
         )
+    if model.encoder.task:
+        raise ModelError(
+            f"{shown(model.source)} draws from what is left of an image, not from its embedding; use condgen "
+            f"{model.encoder.task}.",
+            file=model.source,
+            field="encoder.type",
+        )
     return model
 
 

@@ -58,8 +58,8 @@ class Validation:
 
 class Pictures:
     """Sheets of samples, ``step-00012000.png``: a row for each of the recipe's labels, or of the encoder's examples;
-    for an encoder that has none, rows for images of the data, between what the condition shows of one and the image
-    itself where the encoder has a view; without conditions, a plain grid.
+    for an encoder that has none, rows for images of the data, which end with the image itself and begin with what the
+    condition shows of it where the encoder has a view; without conditions, a plain grid.
 
     Args:
         folder: where they go.
@@ -152,11 +152,12 @@ class Pictures:
         if labels:
             rows: list[tuple[str, np.ndarray]] = list(zip(labels, images, strict=True))
             columns: tuple[str, ...] = ()
-            view = module.encoder.view(self._seen_on(module)) if self._seen else None
-            if view is not None:
-                given, originals = (displayable(x, module.info.bit_depth)[:, None] for x in (view, self._seen["image"]))
-                rows = list(zip(labels, np.concatenate([given, images, originals], axis=1), strict=True))
-                columns = ("given", *map(str, range(images.shape[1])), "image")
+            if self._seen:
+                view = module.encoder.view(self._seen_on(module))
+                shown = ([] if view is None else [view]), [self._seen["image"]]
+                given, originals = ([displayable(x, module.info.bit_depth)[:, None] for x in part] for part in shown)
+                rows = list(zip(labels, np.concatenate([*given, images, *originals], axis=1), strict=True))
+                columns = (*["given"] * len(given), *map(str, range(images.shape[1])), "image")
             picture = sheet(rows, title=f"samples after {step:,} steps", columns=columns)
         else:
             picture = grid(images[0])

@@ -26,11 +26,11 @@ from condgen.store import load, save_model
 Call = Callable[..., Any]
 
 
-def save(name: str, size: int, objective: str, height: int = HEIGHT) -> None:
+def save(name: str, size: int, objective: str, height: int = HEIGHT, **encoder: object) -> None:
     recipe = recipe_from_dict(
         {
             "data": {"source": "npz", "image_size": [height, WIDTH], "channels": 3, "bit_depth": 3},
-            "encoder": {"type": "autoencoder", "size": size, "filters": 3},
+            "encoder": encoder or {"type": "autoencoder", "size": size, "filters": 3},
             "model": {"filters": 3, "layers": 2, "kernel_size": 3, "likelihood": "logistic_mixture", "mixtures": 2},
             "train": {"max_steps": 1, "objective": objective},
             "sample": {"tile": 4},
@@ -41,7 +41,7 @@ def save(name: str, size: int, objective: str, height: int = HEIGHT) -> None:
     generator = torch.Generator().manual_seed(size)
     with torch.no_grad():
         for weight in model.parameters():
-            weight += 0.2 * torch.randn(weight.shape, generator=generator)
+            weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.2)
     save_model(model, recipe, Path("runs") / name, "A test.\n")
 
 
@@ -90,7 +90,8 @@ def test_the_sheet_of_files(condgen: Call) -> None:
     labels = [label for label, _ in found["rows"]]
     assert labels == ["a.png, m = 2", "a.png, m = 5", "b.png, m = 2", "b.png, m = 5"]
     assert found["columns"] == [["original", "squared error", "sample", "sample", "sample"]]
-    images, samples = {name: pixels_of(name) for name in ("a.png", "b.png")}, {}
+    images = {name: pixels_of(name) for name in ("a.png", "b.png")}
+    samples: dict[int, dict[str, np.ndarray]] = {}
     for size in (2, 5):
         model, error = load(f"bits-{size}"), load(f"error-{size}")
         samples[size] = {}
@@ -158,6 +159,7 @@ def test_held_out_images_of_the_models_own_data(condgen: Call, capsys: pytest.Ca
         (["a.png", "--model", "nowhere"], 4, "There is no run or model nowhere"),
         (["a.png", "--model", "pets"], 4, "does not embed images (encoder.type=labels)"),
         (["a.png", "--model", "plain"], 4, "does not embed images (encoder.type=none)"),
+        (["a.png", "--model", "small"], 4, "use condgen colorize"),
         (["a.png", "--model", "error-2"], 4, "has no likelihood"),
         (["a.png", "--model", "bits-2", "--baseline", "bits-5"], 4, "a baseline is trained by"),
         (["a.png", "--model", "bits-2", "--baseline", "taller"], 4, "give models of one shape"),
@@ -165,6 +167,7 @@ def test_held_out_images_of_the_models_own_data(condgen: Call, capsys: pytest.Ca
 )  # fmt: skip
 def test_refusals(condgen: Call, arguments: list[str], code: int, sentence: str) -> None:
     save("taller", 2, "squared_error", HEIGHT + 1)
+    save("small", 2, "likelihood", type="grey")
     Path("broken.png").write_bytes(Path("a.png").read_bytes()[:50])
     found = condgen(*arguments)
     assert (found["code"], found["ok"]) == (code, False) and sentence in found["message"]

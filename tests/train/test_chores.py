@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from tiny_run import StopAfter, contents, tiny_recipe
 
+from condgen import draw
 from condgen.data import Dataset, open_data
 from condgen.errors import Interrupted, RecipeError
 from condgen.evaluate.bits import bits_per_dim
@@ -18,6 +19,7 @@ from condgen.model import ConditionalModel
 from condgen.recipe.build import build_model
 from condgen.recipe.schema import SampleSection
 from condgen.store import load
+from condgen.train import chores
 from condgen.train.chores import Pictures, Validation
 from condgen.train.run import run_training
 
@@ -83,12 +85,26 @@ def test_rows_of_a_grid(home: Path, tmp_path: Path, overrides: Any, sample: Any,
     assert (tmp_path / "step-00000012.png").read_bytes() == first and os.listdir(tmp_path) == ["step-00000012.png"]
 
 
-def test_conditions_of_images_where_nothing_can_be_named(home: Path, tmp_path: Path) -> None:
+def test_conditions_of_images_where_nothing_can_be_named(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     columns = tmp_path / "columns.npz"
     np.savez(columns, vector=np.zeros((48, 2), np.float32))
     model, images = parts(home, **{"data.columns": str(columns), "encoder.type": "vector"})
-    labels, drawn = Pictures(tmp_path, SampleSection(count=9), images, model)._drawn(model)
+    pictures = Pictures(tmp_path, SampleSection(count=9), images, model)
+    labels, drawn = pictures._drawn(model)
     assert len(labels) == 4 and drawn.shape[:2] == (4, 2)
+    asked: list[Any] = []
+
+    def sheet(rows: Any, **named: Any) -> Image.Image:
+        asked[:] = rows
+        return draw.sheet(rows, **named)
+
+    monkeypatch.setattr(chores, "sheet", sheet)
+    pictures(model, 1)
+    originals = draw.displayable(images.batch(np.arange(4))["image"], 2)
+    for k, (_, row) in enumerate(asked):  # the image stands at the end, to be compared with
+        assert np.array_equal(row[:-1], drawn[k]) and np.array_equal(row[-1], originals[k])
 
 
 def test_an_unknown_label_is_refused_before_training(home: Path, tmp_path: Path) -> None:

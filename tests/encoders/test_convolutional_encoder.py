@@ -36,7 +36,7 @@ def vector_of(encoder: AutoencoderEncoder, images: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 8), (3, 5, 4, 3), (3, 32, 32, 8), (4, 33, 17, 8), (1, 28, 28, 1)])
 @pytest.mark.parametrize("size", [1, 10, 100])
-def test_any_image_gives_a_vector_that_sees_all_of_it(shape: tuple[int, ...], size: int) -> None:
+def test_any_image_gives_a_vector_that_sees_all_of_it(shape: tuple[int, int, int, int], size: int) -> None:
     info = DataInfo(*shape)
     encoder = encoder_of(info, size=size, filters=8)
     images = images_of(info, 2)
@@ -110,7 +110,7 @@ def test_it_learns_from_the_bits_of_the_decoder(conditioning: str) -> None:
     with torch.no_grad():
         for weight in model.encoder.parameters():
             assert weight.grad is not None
-            weight -= 1e-4 * weight.grad
+            weight.add_(weight.grad, alpha=-1e-4)
     assert model.nll(batch).sum().item() < before
 
 
