@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -145,15 +146,16 @@ def region_weights(height: int, width: int) -> Tensor:
     corners: what lies there on nearly every picture, drawn or photographed; not all there is of it.
     """
     side = min(height, width)
-    x = (torch.arange(width, dtype=torch.float64) + 0.5 - width / 2) / side + 0.5
-    y = ((torch.arange(height, dtype=torch.float64) + 0.5 - height / 2) / side + 0.5)[:, None]
+    x = (np.arange(width) + 0.5 - width / 2) / side + 0.5
+    y = ((np.arange(height) + 0.5 - height / 2) / side + 0.5)[:, None]
     face = ((x - 0.5) / 0.16) ** 2 + ((y - 0.62) / 0.17) ** 2 < 1
-    hair = ((x - 0.5).abs() < 0.18) & (y > 0.12) & (y < 0.26)
-    background = ((x - 0.5).abs() > 0.40) & (y < 0.35)
-    masks = torch.stack([face, hair, background]).double()  # (R, H, W)
-    if not bool(masks.flatten(1).any(1).all()):
+    hair = (abs(x - 0.5) < 0.18) & (y > 0.12) & (y < 0.26)
+    background = (abs(x - 0.5) > 0.40) & (y < 0.35)
+    masks = np.stack([face, hair, background]).astype(np.float64)  # (R, H, W)
+    counts = masks.sum((1, 2), keepdims=True)
+    if not counts.all():
         raise RecipeError(
             f"data.image_size: {height}x{width} is too small for the colours of a face; set encoder.colours to false.",
             field="encoder.colours",
         )
-    return (masks / masks.sum((1, 2), keepdim=True)).float()
+    return torch.tensor(masks / counts, dtype=torch.float32)
