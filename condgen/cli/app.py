@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from condgen.cli.colorize import colorize
 from condgen.cli.complete import complete
 from condgen.cli.doctor import doctor
 from condgen.cli.embed import embed
@@ -14,12 +15,12 @@ from condgen.cli.encoders import encoders
 from condgen.cli.evaluate import evaluate
 from condgen.cli.import_ import import_
 from condgen.cli.interpolate import interpolate
-from condgen.cli.portraits import portraits
 from condgen.cli.recipes import recipes
 from condgen.cli.reconstruct import reconstruct
 from condgen.cli.sample import sample
 from condgen.cli.score import score
 from condgen.cli.train import train
+from condgen.cli.upscale import upscale
 from condgen.cli.verify import verify
 
 _EPILOG = (
@@ -56,8 +57,9 @@ def app() -> Any:
         train,
         sample,
         complete,
+        upscale,
+        colorize,
         reconstruct,
-        portraits,
         interpolate,
         embed,
         evaluate,
@@ -71,6 +73,8 @@ def app() -> Any:
         # an encoder may have words of its own: --source face.jpg
         commands.command(
             command.__name__.rstrip("_"),
-            context_settings={"ignore_unknown_options": command in (sample, complete, score, interpolate, embed)},
+            context_settings={
+                "ignore_unknown_options": command in (sample, complete, upscale, colorize, score, interpolate, embed)
+            },
         )(command)
     return typer.main.get_command(commands)

@@ -90,6 +90,7 @@ def complete(
 ) -> None:
     """Draw what is missing of an image, several times; known pixels are kept exactly.
 
+    A model whose encoder is masked sees all known pixels, any other those that come before in raster order.
     The sheet shows, for each condition, the image, what is known of it, and its completions. A mask has the size of
     the model's images. Labels and other words as in condgen sample.
     """
@@ -116,7 +117,8 @@ def complete(
     )
     known = _known(mask, rows, half, info.height, info.width)
     model.recipe = model.recipe.model_copy(update={"sample": recipe.sample})
-    named = conditions(model, words)
+    sees_all = model.encoder.task == "complete"
+    named = conditions(model, words, {"image": pixels[None], "known": known[None]} if sees_all else None)
     seed = recipe.sample.seed if seed is None else seed
     parts = drawn(
         model,
@@ -135,7 +137,7 @@ def complete(
     path = path or free_path(f"{Path(files[0]).stem}-completed", ".png")
     names = [name for name, _ in named]
     _save(path, names, displayable(pixels[None], info.bit_depth), known, displayable(images, info.bit_depth), force)
-    note = _what_is_seen(known)
+    note = f"The model sees all {int(known.sum())} known pixels." if sees_all else _what_is_seen(known)
     result: dict[str, Any] = {"file": str(path), "resized": resized, "known": int(known.sum()), "note": note}
     result |= figures(model, names, count, seed, log_probs.tolist(), guidance)
     size = f"\nThe image was resized to {info.width}x{info.height}." if resized else ""

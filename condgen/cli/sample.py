@@ -43,7 +43,7 @@ from condgen.cli.options import (
     split_words,
 )
 from condgen.cli.outcome import answer
-from condgen.errors import Interrupted, RecipeError, shown
+from condgen.errors import Interrupted, ModelError, RecipeError, shown
 
 if TYPE_CHECKING:
     from condgen.condition import Condition
@@ -105,6 +105,10 @@ def sample(
     from condgen.store.jobs import job_of
 
     model = load_conditional(run, weights=which, checkpoint=step, device=device_of(device))
+    if model.encoder.task == "complete":
+        raise ModelError(
+            f"{shown(run)} completes images; use condgen complete IMAGE --mask M.png --model {shown(run)}.", file=run
+        )
     settings = changed(model.recipe, rest, ["sample"]).sample
     model.recipe = model.recipe.model_copy(update={"sample": settings})
     rows = conditions(model, words)
@@ -183,10 +187,10 @@ def _streamed(
             ):
                 target.add(displayable(images, model.info.bit_depth), log_probs.tolist())
         target.finish()
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt:
         raise Interrupted(
             f"{target.done} of {target.total} images of {shown(path)} are drawn; the same command goes on.",
-            exit_code=getattr(stop, "exit_code", 130),
+            exit_code=130,
         ) from None
     return target.log_probs
 

@@ -18,13 +18,14 @@ from condgen.cli.options import (
     Vectors,
     changed,
     conditions,
+    conditions_of_images,
     device_of,
     picture_path,
     split_words,
     without_overrides,
 )
 from condgen.cli.outcome import answer
-from condgen.errors import RecipeError, shown
+from condgen.errors import ModelError, RecipeError, shown
 
 if TYPE_CHECKING:
     from condgen.condition import Condition
@@ -90,14 +91,16 @@ def score(
 
 def _condition(model: ConditionalModel, words: list[tuple[str, str]], pixels: Any) -> Condition:
     """One condition for all images or one for each: of the words, or of the images where the encoder reads those."""
-    import torch
-
     from condgen.condition import Condition
 
     encoder = model.encoder
-    if not words and encoder.reads and set(encoder.reads) <= {"image"}:
-        with torch.no_grad():
-            return model.condition({"image": pixels.to(model.device)})
+    if encoder.task == "complete":
+        raise ModelError(
+            "A model that completes images scores none without a hole; condgen evaluate measures it.",
+            field="encoder.type",
+        )
+    if "image" in encoder.reads and all(word == "label" for word, _ in words):
+        return conditions_of_images(model, words, [{"image": image[None]} for image in pixels])
     if not words and (encoder.vector_size or encoder.map_channels):
         known = " or ".join(f"--{word}" for word in encoder.words) or "conditions through Python"
         raise RecipeError(f"The model is conditional; say with {known} what the images show.", field="label")

@@ -111,8 +111,8 @@ def at_home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 COMMANDS = [
-    *("train", "sample", "complete", "reconstruct", "interpolate", "embed", "evaluate", "score", "verify", "import"),
-    *("recipes", "encoders", "doctor"),
+    *("train", "sample", "complete", "upscale", "colorize", "reconstruct", "interpolate", "embed"),
+    *("evaluate", "score", "verify", "import", "recipes", "encoders", "doctor"),
 ]
 
 
