@@ -25,8 +25,8 @@ from condgen.streams import example_keys, example_uniforms
 
 STREAM = -5
 """Of an example's key: whatever these encoders draw at random."""
-_SMALLEST = 4
-"""Side in pixels at which the network over the map has gone down far enough to see all of it."""
+_SMALLEST = 2
+"""Side in pixels at which a 3x3 convolution sees all there is."""
 
 
 class SpatialOptions(Options):
@@ -50,8 +50,8 @@ class Surroundings(nn.Module):
 
     A condition map enters the core at each pixel's own place alone (equation 5 of van den Oord et al. 2016), and the
     core looks up and to the left: without this, no pixel would know what the view shows below it. A U-Net (Ronneberger
-    et al. 2015) of one 3x3 convolution a level: strided ones down to a side of 4, and up again, added to the way down.
-    Nothing in it looks at other examples.
+    et al. 2015) of one 3x3 convolution a level: strided ones down to a side of 2, one there, and up again, added to the
+    way down. Nothing in it looks at other examples.
     """
 
     def __init__(self, inputs: int, features: int, height: int, width: int) -> None:
@@ -59,6 +59,7 @@ class Surroundings(nn.Module):
         halvings = max(0, math.ceil(math.log2(max(height, width) / _SMALLEST)))
         self.first = nn.Conv2d(inputs, features, 3, padding=1)
         self.down = nn.ModuleList(nn.Conv2d(features, features, 3, 2, 1) for _ in range(halvings))
+        self.deepest = nn.Conv2d(features, features, 3, padding=1)
         self.up = nn.ModuleList(nn.Conv2d(features, features, 3, padding=1) for _ in range(halvings))
         for layer in self.down:  # keeps the scale of what goes down
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -68,6 +69,7 @@ class Surroundings(nn.Module):
         for down in self.down:
             way.append(down(F.relu(way[-1])))
         x = way.pop()
+        x = x + self.deepest(F.relu(x))
         for up in reversed(self.up):
             finer = way.pop()
             height, width = finer.shape[2:]
