@@ -17,7 +17,7 @@ from condgen.condition import Batch, Condition, DataInfo, Encoder
 from condgen.cores.guided import GuidedCore
 from condgen.errors import InputError, RecipeError
 from condgen.likelihoods import Guided, Likelihood, Temperature, scaled
-from condgen.samplers import SAMPLERS, in_tiles
+from condgen.samplers import SAMPLERS, in_tiles, resolved
 
 _DROPPED_CONDITION = -4
 """The stream of an example's key that says whether its condition is dropped."""
@@ -281,7 +281,7 @@ class ConditionalModel(Encoded):
 
                 p(v | earlier) being the model's without condition: above 0 nearer to h than the model is, -1 without h.
                 At a temperature both p are first made those of the temperature. ln p is that of p_W at temperature 1.
-            sampler: ``auto`` (the cached one) or a name in ``condgen.samplers.SAMPLERS``.
+            sampler: ``auto`` (``cached``, for cores that have what it needs) or one of ``condgen.samplers.SAMPLERS``.
             known, mask: integers (B, C, H, W) and bool (H, W) or (B, H, W) over the conditions: pixels that are kept.
             tile: images per network call; in fp32 part of what decides a picture.
             skip: so many images, a multiple of ``tile``, are left out at the beginning: they are there already.
@@ -318,7 +318,7 @@ class ConditionalModel(Encoded):
             known = known.expand(conditions, -1, -1, -1)
             mask = mask.expand(conditions, info.height, info.width)[:, None]
         tiles = in_tiles(
-            SAMPLERS["cached" if sampler == "auto" else sampler],
+            SAMPLERS[resolved(sampler, self.core)],
             *self._guided(guidance),
             h.to(self.device),
             conditions,
