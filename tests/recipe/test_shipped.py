@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from condgen.autoencoder import Autoencoder
 from condgen.cores.pixelcnnpp import PixelCNNpp
 from condgen.cores.small_field import SmallFieldPixelCNN
 from condgen.model import ConditionalModel
 from condgen.recipe import read_recipe, recipe_names, recipe_text
-from condgen.recipe.build import build_model
+from condgen.recipe.build import build_model, build_trained
 from condgen.train.plan import make_plan, planned_info
 
 
@@ -88,6 +89,21 @@ def test_what_the_ablations_are_as_models() -> None:
         assert isinstance(core, SmallFieldPixelCNN)
         seen = core.sees(16, 16, 32, 32)
         assert seen[:16].any(1).sum() == rows and seen[:16].any(0).sum() == columns and seen[16].sum() == left
+
+
+def test_the_autoencoders_that_are_compared_have_one_encoder_and_one_set_of_images() -> None:
+    bits, wide, error = (read_recipe(name) for name in ("autoencoder", "autoencoder-100", "autoencoder-mse"))
+    assert (bits.train.objective, error.train.objective) == ("likelihood", "squared_error")
+    assert bits.data == wide.data == error.data
+    assert (bits.encoder.options["size"], wide.encoder.options["size"]) == (10, 100)
+    assert bits.encoder.options == error.encoder.options
+    assert bits.encoder.options | {"size": 100} == wide.encoder.options
+    assert bits.model == wide.model and bits.train == wide.train
+    for name in ("autoencoder", "autoencoder-imagenet32", "autoencoder-cifar10", "autoencoder-mnist"):
+        recipe = read_recipe(name)  # h by place and as a bias: a vector alone cannot say where something is
+        assert recipe.encoder.type == "autoencoder" and recipe.model.conditioning == "both", name
+        other = build_trained(read_recipe(name, {"train.objective": "squared_error"}), planned_info(recipe))
+        assert isinstance(other, Autoencoder)
 
 
 def test_adams_epsilon_is_the_originals() -> None:
