@@ -23,9 +23,9 @@ SAMPLERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
 def resolved(name: str, core: Any) -> str:
     """The sampler that ``name`` stands for: ``auto`` is the fastest that this core has, by what was measured.
 
-    The cached one costs the time of 1 to 10 passes of the network a batch, the fixed point about a hundred rounds of one
-    pass each: it is for cores without the three functions that a cache needs. The choice does not look at a clock: in
-    fp32 the samplers' pictures may differ, and a seed has to give the same one everywhere.
+    The cached one costs the time of 1 to 10 passes of the network a batch, the fixed point of about a hundred rounds of
+    one pass each: it is for cores without the three functions that a cache needs. The choice does not look at a clock:
+    in fp32 the samplers' pictures may differ, and a seed has to give the same one everywhere.
     """
     if name != "auto":
         return name
