@@ -10,7 +10,8 @@ programs disturb little; on a GPU by its own events. The whole of a tile is time
   the same batch, its weights folded beforehand; passes and batches are timed in turn.
 - ``speedup_over_naive``: the naive sampler runs the network once for every pixel (and colour, where they are in order).
   It is *not* run: its time is that of 8 passes times the number of passes over 8, ``naive_is_estimated``.
-- ``compiled_kernel``: whether a kernel of condgen's own took part; false where torch did everything.
+- ``compiled_kernel``: whether the steps at a pixel were compiled C, which condgen takes where there is a C compiler, or
+  torch did everything. PixelCNN++ on a CPU has a row of each.
 - ``matmul_gflops``: the best fp32 matmul of N = 512, 1024, 2048 between the rows: what the machine could do just then.
 
 A fixed-point sampler's rounds depend on what the network has learnt; rows of ``--samplers fixed_point`` are those of
@@ -24,8 +25,9 @@ import json
 import os
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 if __name__ == "__main__":  # before torch is imported
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -34,6 +36,7 @@ import torch
 from machine import Anchors, instruction_set, timed
 from torch.nn.utils import parametrize
 
+from condgen import native
 from condgen.condition import Condition, DataInfo
 from condgen.likelihoods import scaled
 from condgen.model import ConditionalModel
@@ -68,6 +71,7 @@ class Case:
     filters: int | None = None
     """None: 40 (PixelCNN++) or 63 (gated)."""
     tiny: bool = False
+    compiled: bool = False
 
     @property
     def maps(self) -> int:
@@ -76,10 +80,17 @@ class Case:
         return self.filters or own
 
     @property
+    def has_kernel(self) -> bool:
+        return self.core == "pixelcnn++" and self.sampler == "cached"
+
+    @property
     def name(self) -> str:
         what = "" if self.channels == 3 else ", grey"
         wide = "" if self.filters is None else f", {self.filters} filters"
-        return f"{self.core} {self.side}x{self.side}{what}{wide}, batch {self.batch}, {self.sampler}"
+        return (
+            f"{self.core} {self.side}x{self.side}{what}{wide}, batch {self.batch}, {self.sampler}"
+            + ", C" * self.compiled
+        )
 
 
 def model_of(case: Case, device: torch.device) -> ConditionalModel:
@@ -125,7 +136,9 @@ def measure(case: Case, rounds: int, most: float, device: torch.device) -> dict[
         assert images.shape == shape  # noqa: S101
 
     warm_up(model, case)
-    forward, naive, drawn = [folded()], [], []
+    forward = [folded()]
+    naive: list[float] = []
+    drawn: list[float] = []
     while not drawn or (len(drawn) < rounds and sum(drawn) < most):
         drawn.append(timed(drawing, device))
         forward += [folded() for _ in range(3)]
@@ -141,7 +154,7 @@ def measure(case: Case, rounds: int, most: float, device: torch.device) -> dict[
         "filters": case.maps,
         "batch": case.batch,
         "sampler": case.sampler,
-        "compiled_kernel": False,
+        "compiled_kernel": case.compiled,
         "seconds_per_image": seconds / case.batch,
         "images_per_second": round(case.batch / seconds, 3),
         "forward_seconds": fastest,
@@ -186,7 +199,9 @@ def cases_of(
         found += [Case("pixelcnn++", 28, batches[0], sampler, channels=1) for sampler in samplers]
         if device.type == "cuda":
             found += [Case("pixelcnn++", 32, 128, sampler, filters=160) for sampler in samplers]
-    return found
+    compiles = device.type == "cpu" and native.available()
+    rows = [[case, replace(case, compiled=True)] if compiles and case.has_kernel else [case] for case in found]
+    return [case for row in rows for case in row]
 
 
 def benchmark(cases: Sequence[Case], rounds: int, most: float, device: torch.device) -> dict[str, Any]:
@@ -195,7 +210,8 @@ def benchmark(cases: Sequence[Case], rounds: int, most: float, device: torch.dev
     with Progress("drawing", len(cases), "rows") as progress:
         for case in cases:
             anchors()
-            rows.append(measure(case, rounds, most, device))
+            with patch.object(native, "available", lambda case=case: case.compiled):
+                rows.append(measure(case, rounds, most, device))
             progress.advance(1, row=case.name)
     return {
         "device": str(device),

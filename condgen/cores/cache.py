@@ -47,10 +47,12 @@ class Cache:
         width: W, at the resolution of ``scale``.
         row, column: the place, at the resolution of ``scale``.
         scale: 0 for full resolution, k for its 2^k-th part.
+        native: whether steps may be compiled C; for fp32 on a CPU.
     """
 
-    def __init__(self, batch: int, width: int) -> None:
+    def __init__(self, batch: int, width: int, native: bool = False) -> None:
         self.batch = batch
+        self.native = native
         self.scale = 0
         self._lifted = 0
         self._full_width = width

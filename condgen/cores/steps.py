@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from condgen import native
 from condgen.cores.cache import Cache, Step
 
 _FEW = 160
@@ -138,9 +139,12 @@ def kernel(weight: Tensor) -> Tensor:
     return weight.detach().contiguous(memory_format=torch.channels_last)
 
 
-def activate(nonlinearity: str, x: Here, out: Sequence[Tensor]) -> Step:
+def activate(nonlinearity: str, x: Here, out: Sequence[Tensor], compiled: bool = False) -> Step:
     """The step that writes the nonlinearity of ``x`` to ``out``, for each column; of concat_elu 2 C channels."""
     values = x.values
+    if compiled and nonlinearity == "concat_elu" and not x.by_rows:
+        fields = [len(values), values.shape[1], *way([values]), *way(out)]
+        return native.step("concat_elu_pixel", *fields)
     if nonlinearity == "relu":
         return lambda c: torch.clamp(values, 0, out=out[c])
     below = torch.empty_like(values, memory_format=torch.contiguous_format)
@@ -325,3 +329,11 @@ def joined(layer: Any, parts: list[Here], cache: Cache) -> Here:
 def put(row: Tensor, buffer: Tensor) -> None:
     """(B, C, 1, W) into a buffer for what a row brings to each of its pixels, (W, B, C)."""
     buffer.copy_(row[:, :, 0].permute(2, 0, 1))
+
+
+def way(columns: Sequence[Tensor] | None) -> tuple[Tensor | None, int, int]:
+    """Where a kernel finds column c of (B, ...): the first one, and how far apart images and columns are."""
+    if columns is None:
+        return None, 0, 0
+    first, size = columns[0], columns[0].element_size()
+    return first, first.stride(0), (columns[1].data_ptr() - first.data_ptr()) // size if len(columns) > 1 else 0

@@ -57,7 +57,7 @@ class Feature:
             kind = RowStrip if here.by_rows else PixelStrip
             channels = self._activation.widening * here.values.shape[-1]
             here.strip = kind(cache.batch, channels, kernel, cache.width, here.values)
-            here.to_strip = activate(self._activation.nonlinearity, here, here.strip.places)
+            here.to_strip = activate(self._activation.nonlinearity, here, here.strip.places, cache.native)
         begin, step = here.strip.begin_row, here.to_strip
         if before_pixels:
             cache.row_step(lambda: step(0))

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from condgen import native
 from condgen.cores.cache import Cache, Step
-from condgen.cores.steps import Here, PixelStrip, RowStrip, activate, flat, kernel, matrix, put
+from condgen.cores.steps import Here, PixelStrip, RowStrip, activate, flat, kernel, matrix, put, way
 
 if TYPE_CHECKING:
     from condgen.cores.conditioning import Terms
@@ -170,9 +171,18 @@ def _pixel_resnet(block: Any, x: Here, terms: Terms, auxiliary: list[Here], cach
     cache.row_step(_row_share(block, (first, second), (outer, inner), (in_row, gates_row), parts, terms, cache))
 
     others = [(_pixels(other).places, matrix(part)) for other, part in parts if not other.by_rows]
+    first, second = matrix(first), matrix(second)
+    if cache.native and block.activation.nonlinearity == "concat_elu" and len(others) < 2:
+        places, taps = others[0] if others else (None, None)
+        ways = [way([x.values]), way([y.values]), way(in_row.unbind(0)), way(gates_row.unbind(0))]
+        ways += [way(outer.windows), way(places), way(inner.windows), way(inner.places)]
+        inputs = [len(first), 0 if taps is None else len(taps), len(second)]
+        flat_ways = [field for way in ways for field in way]
+        buffers = hidden.values.new_empty(B, filters), gates
+        return native.step("resnet_pixel", B, filters, *flat_ways, *inputs, first, taps, second, *buffers), y
     nonlinearity = activate(block.activation.nonlinearity, hidden, inner.places)
-    in_columns, windows, first = in_row.unbind(0), outer.windows, matrix(first)
-    gate_columns, inner_windows, second = gates_row.unbind(0), inner.windows, matrix(second)
+    in_columns, windows = in_row.unbind(0), outer.windows
+    gate_columns, inner_windows = gates_row.unbind(0), inner.windows
     a, b = gates.chunk(2, dim=1)
     values, hidden_values, out = x.values, hidden.values, y.values
     addmm, addcmul, add_product, open_gates = torch.addmm, torch.addcmul, hidden_values.addmm_, b.sigmoid_

@@ -92,6 +92,26 @@ def _compile(compiler: list[str], place: Path) -> None:
     raise MachineError(f"The C compiler {compiler[0]!r} does not compile the kernels ({said}); install gcc or clang.")
 
 
+def available() -> bool:
+    """Whether there are kernels, compiled now where they were not."""
+    try:
+        library()
+    except MachineError:
+        return False
+    return True
+
+
+def step(kernel: str, *fields: Tensor | int | None) -> Callable[[int], object]:
+    """A kernel of one column, with everything else it needs: the fields of its struct, tensors by their address."""
+    values = [field.data_ptr() if isinstance(field, Tensor) else field or 0 for field in fields]
+    struct = (ctypes.c_int64 * len(values))(*values)
+    function: Any = library()[kernel]
+    function.restype, function.argtypes = None, [ctypes.c_void_p, ctypes.c_int64]
+    found = functools.partial(function, ctypes.addressof(struct))
+    found.__dict__["kept"] = struct, fields  # what the kernel reads and writes has to live as long as it
+    return found
+
+
 def call(kernel: str, letters: str, *arguments: Tensor | int | float | None) -> None:
     """Calls a kernel for tensors of the types that ``letters`` says, on torch's number of threads."""
     plain = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]

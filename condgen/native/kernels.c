@@ -275,35 +275,47 @@ static void dense(const f *a, int64_t as, const f *w, int64_t B, int64_t K, int6
     for (; b < B; b++) BLOCKS(1)
 }
 
-/* A gated resnet at a pixel: the step that two_streams_steps.py lays out, whose buffers these are. */
-typedef struct { f *at; int64_t image, pixel, inputs; } window; /* of column c and image b: at + b image + c pixel */
+/* Steps of a sampler at a pixel, as two_streams_steps.py lays them out; its buffers are theirs. */
+typedef struct { f *at; int64_t image, pixel; } place; /* of column c and image b: at + b image + c pixel */
+
+typedef struct { int64_t B, F; place x, y; } nonlinearity;
+
+static inline void concat_elu(const f *x, f *restrict y, int64_t F) {
+    for (int64_t k = 0; k < F; k++) {
+        f e = exp_below(-magnitude(x[k])) - 1.0f;
+        y[k] = x[k] > e ? x[k] : e;
+        y[F + k] = -x[k] > e ? -x[k] : e;
+    }
+}
+
+void concat_elu_pixel(const nonlinearity *s, int64_t c) {
+    for (int64_t b = 0; b < s->B; b++)
+        concat_elu(s->x.at + b * s->x.image, s->y.at + b * s->y.image + c * s->y.pixel, s->F);
+}
+
+/* x + a sigmoid(b) with (a, b) = gates_row + second [... hidden], hidden = in_row + first [... x] + other. */
 typedef struct {
     int64_t B, F;
-    window x, y, in_row, gates_row, outer, other, inner;
+    place x, y, in_row, gates_row, outer, other, inner, written; /* windows into what the convolutions read */
+    int64_t outer_inputs, other_inputs, inner_inputs;
     const f *first, *of_other, *second;
     f *hidden, *gates;
 } resnet;
 
-void resnet_pixel(const resnet *r, int64_t c) {
-    int64_t B = r->B, F = r->F;
-    f *hidden = r->hidden, *gates = r->gates;
-    dense(r->outer.at + c * r->outer.pixel, r->outer.image, r->first, B, r->outer.inputs, F,
-          r->in_row.at + c * r->in_row.pixel, hidden);
-    if (r->of_other)
-        dense(r->other.at + c * r->other.pixel, r->other.image, r->of_other, B, r->other.inputs, F, hidden, hidden);
+void resnet_pixel(const resnet *s, int64_t c) {
+    int64_t B = s->B, F = s->F;
+    dense(s->outer.at + c * s->outer.pixel, s->outer.image, s->first, B, s->outer_inputs, F,
+          s->in_row.at + c * s->in_row.pixel, s->hidden);
+    if (s->of_other)
+        dense(s->other.at + c * s->other.pixel, s->other.image, s->of_other, B, s->other_inputs, F, s->hidden,
+              s->hidden);
+    for (int64_t b = 0; b < B; b++)
+        concat_elu(s->hidden + b * F, s->written.at + b * s->written.image + c * s->written.pixel, F);
+    dense(s->inner.at + c * s->inner.pixel, s->inner.image, s->second, B, s->inner_inputs, 2 * F,
+          s->gates_row.at + c * s->gates_row.pixel, s->gates);
     for (int64_t b = 0; b < B; b++) {
-        f *restrict v = r->inner.at + b * r->inner.image + (c + r->inner.inputs / (2 * F) - 1) * r->inner.pixel;
-        for (int64_t k = 0; k < F; k++) {
-            f x = hidden[b * F + k], e = exp_below(-magnitude(x)) - 1.0f;
-            v[k] = x > e ? x : e;
-            v[F + k] = -x > e ? -x : e;
-        }
-    }
-    dense(r->inner.at + c * r->inner.pixel, r->inner.image, r->second, B, r->inner.inputs, 2 * F,
-          r->gates_row.at + c * r->gates_row.pixel, gates);
-    for (int64_t b = 0; b < B; b++) {
-        const f *x = r->x.at + b * r->x.image, *g = gates + b * 2 * F;
-        f *restrict y = r->y.at + b * r->y.image;
+        const f *x = s->x.at + b * s->x.image, *g = s->gates + b * 2 * F;
+        f *restrict y = s->y.at + b * s->y.image;
         for (int64_t k = 0; k < F; k++) y[k] = x[k] + g[k] * sigmoid(g[F + k]);
     }
 }

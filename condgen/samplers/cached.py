@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from condgen import native
 from condgen.cores.cache import Cache
 from condgen.cores.conditioning import Terms
 from condgen.likelihoods import Likelihood, Temperature, scaled
@@ -29,11 +30,16 @@ def cached(
     mask: Tensor | None = None,
     temperature: Temperature = 1.0,
     step_done: Callable[[], None] = lambda: None,
+    compiled: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draws images pixel by pixel in raster order, colour by colour where the core orders them.
 
     The vertical stack is asked once a row, over the full width, the horizontal one once a pixel (once a colour where
     they are ordered). Arguments and result as of ``naive``, which it equals.
+
+    Args:
+        compiled: whether the steps of PixelCNN++ at a pixel are compiled C; None: where there is a C compiler. For fp32
+            on a CPU; elsewhere they never are.
     """
     x, dtype = canvas(core, likelihood, noise, known, mask)
     B, _, H, W = x.shape
@@ -42,7 +48,9 @@ def cached(
     with torch.inference_mode():  # x and log_prob, made outside of it, are ordinary tensors
         pixels, half = scaled(x, likelihood.levels, dtype), x.new_full((), (likelihood.levels - 1) / 2, dtype=dtype)
         of_rows = pixels.new_empty(B, rows, W, likelihood.outputs).permute(0, 3, 1, 2)
-        cache, drawer = Cache(B, W), likelihood.drawer(noise, temperature)
+        fits = dtype == torch.float32 and x.device.type == "cpu"
+        cache = Cache(B, W, fits and (native.available() if compiled is None else compiled))
+        drawer = likelihood.drawer(noise, temperature)
         for row in range(H):
             cache.move(row)
             above = core.vertical(pixels, terms, cache=cache)

@@ -8,11 +8,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from condgen import native
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -64,6 +67,10 @@ def test_a_table_for_people() -> None:
 def test_the_rows_are_those_asked_for() -> None:
     sampling = module("sampling")
     cases = sampling.cases_of(sampling.CORES, [16, 32, 64], [1, 8, 64], ["cached"], torch.device("cpu"))
+    compiled = [case for case in cases if case.compiled]
+    assert len(compiled) == (3 * 3 + 1 if native.available() else 0)  # PixelCNN++ alone, beside the same by torch
+    assert all(replace(case, compiled=False) in cases and case.core == "pixelcnn++" for case in compiled)
+    cases = [case for case in cases if not case.compiled]
     assert len(cases) == 2 * 3 * 3 + 1 and (cases[-1].side, cases[-1].channels, cases[-1].batch) == (28, 1, 1)
     on_a_gpu = sampling.cases_of(sampling.CORES, [32], [8], ["cached"], torch.device("cuda"))
     assert (on_a_gpu[-1].filters, on_a_gpu[-1].batch) == (160, 128)
