@@ -89,7 +89,8 @@ def _lines(report: dict[str, Any]) -> str:
         else cache["reason"],
         "this folder": "writable" if report["working_folder_writable"] else "not writable; give --out another folder",
         "extras": ", ".join(
-            f"{name} {'installed' if there else f'missing ({_EXTRAS[name]}; pip install condgen[{_NAMES.get(name, name)}])'}"
+            f"{name} "
+            + ("installed" if there else f"missing ({_EXTRAS[name]}; pip install condgen[{_NAMES.get(name, name)}])")
             for name, there in report["extras"].items()
         ),
     }

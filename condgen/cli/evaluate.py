@@ -1,4 +1,5 @@
-"""``condgen evaluate``: bits per dimension of a split, beside those of lossless files."""
+"""``condgen evaluate``: bits per dimension of a split, beside those of lossless files; of an embedding, how well it
+tells people apart."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from condgen.cli.options import (
     Checkpoint,
     Debug,
     Device,
+    Force,
     Json,
     Overrides,
     Quiet,
@@ -20,8 +22,10 @@ from condgen.cli.options import (
     checkpoint_of,
     device_of,
     one_of,
+    picture_path,
 )
 from condgen.cli.outcome import answer
+from condgen.cli.verification import evaluate_embedding
 from condgen.errors import RecipeError
 from condgen.progress import warn
 
@@ -40,6 +44,11 @@ def evaluate(
             "--limit", metavar="N", min=1, help="Evaluate N images, the same ones every time.", show_default=False
         ),
     ] = None,
+    roc: Annotated[
+        str | None,
+        typer.Option("--roc", metavar="FILE.png", help="Of an embedding: draw the curve.", show_default=False),
+    ] = None,
+    force: Force = False,
     weights: Weights = "ema",
     checkpoint: Checkpoint = "last",
     seed: Seed = None,
@@ -48,19 +57,30 @@ def evaluate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure a model in bits per dimension on a split, beside PNG and WebP.
+    """Measure a model in bits per dimension on a split, beside PNG and WebP; an embedding by all pairs of pictures.
 
     Overrides choose other data: condgen evaluate RUN data.source=npz data.root=F.npz; model.likelihood_rule=classic
     computes as the PixelCNN++ code does, train.precision=fp64 in double precision.
     """
     which, step = one_of("weights", weights, ["ema", "raw"]), checkpoint_of(checkpoint)
     part = one_of("split", split, ["train", "validation", "test"])
+    picture = None if roc is None else picture_path(roc, force)
     from condgen.data import open_data
     from condgen.data.embeddings import with_conditions
+    from condgen.embedding import Embedding
     from condgen.evaluate import likelihood_report
-    from condgen.store import load_conditional
+    from condgen.store import load
+    from condgen.store.models import as_conditional
 
-    model = load_conditional(run, weights=which, checkpoint=step, device=device_of(device))
+    loaded = load(run, weights=which, checkpoint=step, device=device_of(device))
+    if isinstance(loaded, Embedding):
+        evaluate_embedding(loaded, overrides, part, limit, picture, as_json)
+        return
+    model = as_conditional(loaded, loaded.recipe, loaded.source)
+    if roc is not None:
+        raise RecipeError(
+            "--roc: only an embedding (train.objective=triplet) has that curve; leave it out.", field="roc"
+        )
     recipe = changed(model.recipe, overrides, ["data"], ["model.likelihood_rule", "train.precision"])
     if recipe.train.precision == "bf16" and any(each.startswith("train.precision") for each in overrides or ()):
         raise RecipeError(

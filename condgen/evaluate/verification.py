@@ -10,7 +10,7 @@ import numpy as np
 from condgen import streams
 from condgen.data import Dataset
 from condgen.embedding import Embedding
-from condgen.errors import InputError, NumericalError
+from condgen.errors import InputError, NumericalError, RecipeError
 from condgen.evaluate.bits import evaluating
 from condgen.evaluate.roc import Roc, accuracy_at, roc_of
 from condgen.progress import Progress
@@ -93,9 +93,18 @@ def verification_report(
         quiet: show no progress; None: as ``progress.set_quiet`` says.
 
     Raises:
+        RecipeError: the images have another shape than those that the embedding learned from.
         InputError: the data has no identities, nobody has two pictures, or there is one person alone.
         NumericalError: an embedding is not finite.
     """
+    for name in ("channels", "height", "width", "bit_depth"):
+        found, learnt = getattr(dataset.info, name), getattr(model.info, name)
+        if found != learnt:
+            field = "data.image_size" if name in ("height", "width") else f"data.{name}"
+            raise RecipeError(
+                f"{field}: the images have {name} {found}, and the embedding learned from {learnt}; set it to that.",
+                field=field,
+            )
     indices = people_of(dataset, limit)
     people = dataset.identities[indices]
     vectors = embedded(model, dataset, indices, quiet=quiet)
