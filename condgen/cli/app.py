@@ -15,6 +15,7 @@ from condgen.cli.encoders import encoders
 from condgen.cli.evaluate import evaluate
 from condgen.cli.import_ import import_
 from condgen.cli.interpolate import interpolate
+from condgen.cli.portraits import portraits
 from condgen.cli.recipes import recipes
 from condgen.cli.reconstruct import reconstruct
 from condgen.cli.sample import sample
@@ -60,6 +61,7 @@ def app() -> Any:
         upscale,
         colorize,
         reconstruct,
+        portraits,
         interpolate,
         embed,
         evaluate,
