@@ -1,4 +1,4 @@
-"""Training pictures as other photographs might have been: moved, turned, scaled, lit otherwise, without colour.
+"""Training pictures as other photographs might have been: moved, turned, blurred, lit otherwise, without colour.
 
 Legend: B pictures, C channels, H x W pixels; u uniforms of the example's own stream, on -1 .. 1.
 """
@@ -13,7 +13,7 @@ from condgen.streams import example_uniforms
 
 _STREAM = -6
 """Of an example's key; see ``condgen.streams.example_bytes``."""
-_DRAWS = 14
+_DRAWS = 15
 SHIFT = 0.06
 """Of a side, either way, at strength 1."""
 TURN = 0.09
@@ -42,7 +42,7 @@ def augmented(images: Tensor, keys: Tensor, strength: float, bit_depth: int = 8)
     u = (2 * example_uniforms(keys, _STREAM, _DRAWS) - 1).float() * strength  # (B, draws)
     top = 2**bit_depth - 1
     moved = _moved(images.float() / top, u[:, :4])
-    lit = _lit(moved, u[:, 4:13])
+    lit = _lit(_blurred(moved, u[:, 14]), u[:, 4:13])
     if images.shape[1] >= 3:
         grey = (u[:, 13] + strength) / 2 < GREY * strength * strength  # u on 0 .. strength
         luma = sum(w * lit[:, c : c + 1] for c, w in enumerate(_LUMA))
@@ -62,6 +62,16 @@ def _moved(x: Tensor, u: Tensor) -> Tensor:
     ).view(-1, 2, 3)
     grid = F.affine_grid(turn, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _blurred(x: Tensor, u: Tensor) -> Tensor:
+    """Half of the pictures as they are, the others mixed with what two means over 3x3 pixels leave of them: what a
+    lens out of focus does, or having been 2 to 3 times smaller once."""
+    soft = x
+    for _ in range(2):
+        soft = F.avg_pool2d(F.pad(soft, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    share = u.clamp(0, 1)[:, None, None, None]
+    return x + share * (soft - x)
 
 
 def _lit(x: Tensor, u: Tensor) -> Tensor:

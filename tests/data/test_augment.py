@@ -51,6 +51,7 @@ def test_a_turn_turns_about_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     """With everything but turns off, a ring about the middle stays where it is and a bar does not."""
     for name in ("SHIFT", "ZOOM", "GAIN", "BRIGHTNESS", "LAMP", "TINT", "GREY"):
         monkeypatch.setattr(augment, name, 0.0)
+    monkeypatch.setattr(augment, "_blurred", lambda x, u: x)
     monkeypatch.setattr(augment, "TURN", 1.0)  # up to a right angle
     rows, columns = np.indices((41, 61)) - np.array([20, 30])[:, None, None]
     ring = torch.from_numpy((np.exp(-(((rows**2 + columns**2) ** 0.5 - 12) ** 2) / 8) * 255).astype(np.uint8))
@@ -72,3 +73,15 @@ def test_a_shift_moves_by_at_most_its_share(monkeypatch: pytest.MonkeyPatch) -> 
     for place in (rows, columns):
         assert 2.5 < float(place.abs().max()) <= 50 * augment.SHIFT + 0.05
         assert abs(float(place.mean())) < 0.4
+
+
+def test_half_of_the_pictures_lose_sharpness_and_no_light(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TURN", "ZOOM", "SHIFT", "GAIN", "BRIGHTNESS", "LAMP", "TINT", "GREY"):
+        monkeypatch.setattr(augment, name, 0.0)
+    board = (torch.from_numpy(np.indices((24, 24)).sum(0)) // 4 % 2 * 200).to(torch.uint8)
+    images = board.expand(400, 1, 24, 24)
+    found = augmented(images, keys(400), 1.0).float()
+    edges = (found[..., 1:] - found[..., :-1]).abs().amax((1, 2, 3))
+    assert 0.4 < float((edges == 200).float().mean()) < 0.6
+    assert float(edges.min()) < 90
+    assert float((found.mean((1, 2, 3)) - images.float().mean()).abs().max()) < 3

@@ -173,3 +173,16 @@ def test_embeddings_have_length_one() -> None:
     assert torch.allclose(vectors.norm(dim=1), torch.ones(5, dtype=torch.float64))
     plain = model.encode(image=batch["image"]).vector
     assert plain is not None and torch.allclose(vectors, F.normalize(plain, dim=1))
+
+
+def test_an_encoder_that_knows_more_says_what_is_the_identity() -> None:
+    class WithColours(Line):
+        def identity(self, batch: Batch) -> Tensor:
+            vector = self.encode(batch).vector
+            assert vector is not None
+            return vector[:, :2]
+
+    model = Embedding(WithColours(), DataInfo(1, 2, 3))
+    batch = {"image": torch.randint(0, 256, (5, 1, 2, 3), dtype=torch.uint8)}
+    assert torch.equal(model.embed(batch), F.normalize(model.encoder.identity(batch), dim=1))
+    assert model.embed(batch).shape == (5, 2)
