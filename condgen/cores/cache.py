@@ -161,6 +161,17 @@ class Cache:
             memory.plans[kind] = memory.steps, result
         return memory.plans[kind]
 
-    def place_in(self, period: int) -> tuple[int, int]:
-        """Row and column within a square of ``period`` pixels, after which kinds of pixels repeat."""
-        return self._memory.row % period, self._memory.column % period
+    def kind_of_row(self, scales: int) -> int:
+        """The coarsest of the scales that advance with the row: all that tells apart what is done for one."""
+        scale = 0
+        while scale < scales - 1 and self.row_is_due(scale + 1):
+            scale += 1
+        return scale
+
+    def kind_of_place(self, scales: int) -> tuple[int, int, int]:
+        """The same for a pixel, and which of the four below a pixel of the next scale it is at that one."""
+        row, column, scale = self._memory.row, self._memory.column, 0
+        while row % 2 == 0 and column % 2 == 0 and scale < scales - 1:
+            row, column, scale = row // 2, column // 2, scale + 1
+        coarsest = scale == scales - 1
+        return scale, 0 if coarsest else row % 2, 0 if coarsest else column % 2

@@ -100,18 +100,13 @@ class PixelCNNpp(TwoStreams):
             block(resnets if k == scales - 1 else resnets + 1, k, "up") for k in reversed(range(scales))
         )
 
-    @property
-    def period(self) -> int:
-        """Rows and columns after which the scales take part as before."""
-        return int(2 ** (len(self.down) - 1))
-
     def vertical(
         self, x: Tensor, terms: Terms, dropout: Dropout | None = None, cache: Cache | None = None
     ) -> list[Any]:
         """See ``TwoStreams``: u after each of its resnets, in order; None for those of a scale that is not due."""
         if cache is None:
             return self._vertical(x, terms, dropout, None)
-        kind = "vertical", cache.place_in(self.period)[0]
+        kind = "vertical", cache.kind_of_row(len(self.down))
         found: list[Any] = cache.along_row(kind, lambda: self._vertical(x, terms, None, cache), x)
         return found
 
@@ -136,7 +131,7 @@ class PixelCNNpp(TwoStreams):
     ) -> Tensor:
         """See ``TwoStreams``."""
         if cache is not None:
-            kind = "horizontal", cache.place_in(self.period)
+            kind = "horizontal", cache.kind_of_place(len(self.down))
             pixel: Tensor = cache.at_pixel(kind, lambda: self._horizontal(x, vertical, terms, None, cache), x)
             return pixel
         return self._horizontal(x, vertical, terms, dropout, None)

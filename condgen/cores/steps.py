@@ -29,22 +29,21 @@ class Here:
 
     Attributes:
         values: (B, C) or (B, W, C).
-        signed: (B, 2, C) or (B, W, 2, C): the values, and room for what is minus them, which concat_elu takes beside
-            them.
+        signed: (2, B, C) or (2, B, W, C): the values, and room for what is minus them, which concat_elu takes too.
         strip: where readers that look around find what the nonlinearity makes of it, or it itself.
         to_strip: the step that writes it there.
     """
 
     def __init__(self, signed: Tensor) -> None:
         self.signed = signed
-        self.values = signed[..., 0, :]
+        self.values = signed[0]
         self.strip: Strip | None = None
         self.to_strip: Step | None = None
 
     @classmethod
     def of(cls, places: Sequence[int], channels: int, like: Tensor) -> Here:
         """``places``: (B,) or (B, W)."""
-        return cls(like.new_zeros(*places, 2, channels))
+        return cls(like.new_zeros(2, *places, channels))
 
     @property
     def by_rows(self) -> bool:
@@ -159,8 +158,8 @@ def activate(nonlinearity: str, x: Here, out: Sequence[Tensor], compiled: bool =
             torch.maximum(values, below, out=out[c])
 
         return elu
-    signed, negative, wide = x.signed, x.signed[..., 1, :], below[..., None, :]
-    both = [y.view(signed.shape) for y in out]
+    signed, negative, wide = x.signed, x.signed[1], below[None]
+    both = [y.unflatten(-1, (2, -1)).movedim(-2, 0) for y in out]
     neg, minimum, maximum = torch.neg, torch.minimum, torch.maximum
     if signed.numel() <= _FEW:
 

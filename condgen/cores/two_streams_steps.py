@@ -146,10 +146,11 @@ def _row_resnet(block: Any, x: Here, terms: Terms, auxiliary: list[Here], cache:
     opening, values, hidden_values, out = hidden.values.new_empty(B, width, filters), x.values, hidden.values, y.values
 
     def step(c: int) -> None:
-        into = F.conv2d(outer.whole, first, bias)
+        into = flat(F.conv2d(outer.whole, first, bias))
         for row, part in others:
-            into = into.add_(F.conv2d(row, part))
-        hidden_values.copy_(flat(into))
+            into = torch.add(into, flat(F.conv2d(row, part)), out=hidden_values)
+        if not others:
+            hidden_values.copy_(into)
         inner.begin_row()
         nonlinearity(0)
         gates = flat(terms.added(F.conv2d(inner.whole, second, gate_bias), block.condition, cache))
@@ -210,14 +211,15 @@ def _row_share(
         biases[0] = biases[0] + block.nin.bias.detach()
     rows = [(_rows(other).row, part) for other, part in auxiliary if other.by_rows]
     (outer, inner), (first, second) = strips, [weight[:, :, :-1] for weight in weights]
-    looks_up = first.shape[2] > 0
+    looks_up, in_share = first.shape[2] > 0, shares[0].transpose(0, 1)
     constant = [bias.view(1, -1, 1, 1).expand(cache.batch, -1, 1, cache.width) for bias in biases]
 
     def begin() -> None:
-        into = F.conv2d(outer.above(), first, biases[0]) if looks_up else constant[0]
+        into = flat(F.conv2d(outer.above(), first, biases[0]) if looks_up else constant[0])
         for row, part in rows:
-            into = into + F.conv2d(row, part)
-        put(into, shares[0])
+            into = torch.add(into, flat(F.conv2d(row, part)), out=in_share)
+        if not rows:
+            in_share.copy_(into)
         gates = F.conv2d(inner.above(), second, biases[1]) if looks_up else constant[1]
         put(terms.added(gates, block.condition, cache), shares[1])
         outer.begin_row()
@@ -241,7 +243,7 @@ def _pixels(x: Here) -> PixelStrip:
 def head_pixel(layer: Any, features: Tensor, cache: Cache) -> Tensor:
     """elu and a ``Pointwise``: (B, F, 1, 1) -> (B, outputs, 1, 1)."""
     taps, bias = matrix(layer.weight), layer.bias.detach()
-    x = Here(features[:, None, :, 0, 0])
+    x = Here(features[None, :, :, 0, 0])
     active, parameters = torch.empty_like(x.values), taps.new_empty(cache.batch, len(bias))
     nonlinearity = activate("elu", x, [active])
 
