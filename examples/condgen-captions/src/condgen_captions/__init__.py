@@ -1,0 +1,1 @@
+"""Captions as conditions: encoders for condgen, found by their entry points once this package is installed."""
