@@ -17,9 +17,12 @@ import torch
 from tiny_run import StopAfter, contents, tiny_recipe
 
 import condgen
+from condgen.condition import DataInfo
 from condgen.embedding import Embedding
+from condgen.encoders import facenet
 from condgen.errors import InputError, Interrupted, ModelError, RecipeError
 from condgen.store import load_conditional
+from condgen.store.models import fresh_model
 from condgen.store.run import read_log
 from condgen.train.run import run_training
 
@@ -162,3 +165,40 @@ def test_identities_with_a_single_view(tmp_path: Path) -> None:
     assert caught.value.exit_code == 3 and not (tmp_path / "run").exists()
     np.savez(tmp_path / "data" / "train.npz", x=images, y=np.r_[np.arange(18) % 3, 7, 8])
     run_training(recipe(tmp_path, train__max_steps=1), out=tmp_path / "run", quiet=True)
+
+
+@pytest.mark.slow
+def test_fine_tuning_keeps_the_statistics_of_batchnorm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """InceptionResnetV1 from weights in a file: every weight moves, what BatchNorm remembers does not."""
+    monkeypatch.setattr(facenet, "SIDE", 80)  # a fifth of the work
+    fields = {
+        "encoder__type": "face",
+        "encoder__network": "inception",
+        "encoder__colours": False,
+        "data__bit_depth": 8,
+        "train__batch_size": 4,
+        "train__views": 2,
+        "train__max_steps": 1,
+        "train__warmup_steps": 0,
+        "train__margin": 3.9,
+        "train__evaluate_images": 0,
+    }
+    plain = {name: value for name, value in TRIPLETS.items() if name not in ("encoder__size", "encoder__filters")}
+    first = tiny_recipe(tmp_path, **{**plain, **fields})
+    network: Any = fresh_model(first, DataInfo(1, 8, 8)).encoder.network
+    for layer in network.modules():  # as if trained: with random weights alone the signal dies on its way
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.momentum = 1.0
+    with torch.no_grad():
+        torch.nn.Module.train(network.network)(torch.randn(8, 3, 80, 80, generator=torch.Generator().manual_seed(0)))
+    start = {name: tensor.contiguous() for name, tensor in network.network.state_dict().items()}
+    safetensors.torch.save_file(start, tmp_path / "published.safetensors")
+    weights = {"encoder__weights": str(tmp_path / "published.safetensors")}
+    run_training(tiny_recipe(tmp_path, **{**plain, **fields, **weights}), out=tmp_path / "run", quiet=True)
+    tuned = condgen.load(tmp_path / "run", weights="raw")
+    found = {name.removeprefix("encoder.network.network."): tensor for name, tensor in tuned.state_dict().items()}
+    assert found.keys() == start.keys()
+    statistics = [name for name in found if "running" in name]
+    assert len(statistics) > 200 and all(torch.equal(found[name], start[name]) for name in statistics)
+    moved = [name for name in found if "running" not in name and not torch.equal(found[name], start[name])]
+    assert len(moved) == len(found) - len(statistics)
