@@ -58,10 +58,11 @@ class Surroundings(nn.Module):
         super().__init__()
         halvings = max(0, math.ceil(math.log2(max(height, width) / _SMALLEST)))
         self.first = nn.Conv2d(inputs, features, 3, padding=1)
-        self.down = nn.ModuleList(nn.Conv2d(features, features, 3, 2, 1) for _ in range(halvings))
+        down = [nn.Conv2d(features, features, 3, 2, 1) for _ in range(halvings)]
+        self.down = nn.ModuleList(down)
         self.deepest = nn.Conv2d(features, features, 3, padding=1)
         self.up = nn.ModuleList(nn.Conv2d(features, features, 3, padding=1) for _ in range(halvings))
-        for layer in self.down:  # keeps the scale of what goes down
+        for layer in down:  # keeps the scale of what goes down
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, view: Tensor) -> Tensor:

@@ -257,7 +257,8 @@ def conditions_of_images(
     from condgen.condition import Condition
 
     rows = _rows(model.encoder, _labelled(model.encoder, words), len(images))
-    return Condition.stack([model.encode(**{**batch, **dict(row)}) for batch, row in zip(images, rows, strict=True)])
+    each: list[dict[str, Any]] = [{**batch, **dict(row)} for batch, row in zip(images, rows, strict=True)]
+    return Condition.stack([model.encode(**read) for read in each])
 
 
 def conditions(
@@ -293,7 +294,8 @@ def conditions(
         raise RecipeError(f"The model is conditional; give {known}.", field=next(iter(encoder.words), None))
     found = []
     for row in rows:
-        condition = model.encode(**{**(image or {}), **dict(row)})
+        read: dict[str, Any] = {**(image or {}), **dict(row)}
+        condition = model.encode(**read)
         name = ", ".join(Path(value).name if os.path.isfile(value) else value for _, value in row)
         found += [(name if len(condition) == 1 else f"{name} {k}", condition[k]) for k in range(len(condition))]
     return found

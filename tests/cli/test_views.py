@@ -41,7 +41,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         recipe = recipe_from_dict(
             {
                 "data": {"source": "npz", "image_size": [H, W], "channels": 3, "bit_depth": 3},
-                "encoder": encoder | ({} if name == "plain" else {"features": 8}),
+                "encoder": encoder if name == "plain" else {**encoder, "features": 8},
                 "model": {"filters": 3, "layers": 2, "kernel_size": 3, "likelihood": "logistic_mixture", "mixtures": 2},
                 "train": {"max_steps": 1},
                 "sample": {"tile": 2},
@@ -52,7 +52,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             for weight in model.parameters():
-                weight += 0.2 * torch.randn(weight.shape, generator=generator)
+                weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
         save_model(model, recipe, folder / name, "A test.\n")
     return folder
 

@@ -141,7 +141,8 @@ def test_edges_are_where_the_luma_is_steep() -> None:
 
 @pytest.mark.parametrize("name", ["blurred", "noisy", "edges"])
 def test_a_picture_that_is_a_view_already_is_taken_as_it_is(name: str, tmp_path: Path) -> None:
-    encoder, batch = made(name, **({"threshold": 0.05} if name == "edges" else {})), batch_of(1)
+    options: dict[str, Any] = {"threshold": 0.05} if name == "edges" else {}
+    encoder, batch = made(name, **options), batch_of(1)
     view = encoder.view(batch)
     Image.fromarray(np.ascontiguousarray(view[0].permute(1, 2, 0).numpy())).save(tmp_path / "v.png")
     given, of_image = (encoder.parse(word, str(tmp_path / "v.png")) for word in ("given", "image"))
