@@ -132,7 +132,7 @@ class _Gathered(torch.autograd.Function):
         return whole
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         gradient = gradient.contiguous().clone()
         ctx.ranks.sum(gradient)
         return gradient[ctx.rows], None, None, None

@@ -19,7 +19,8 @@ def pictures(seed: int, count: int = 60, people: int = 12) -> tuple[np.ndarray, 
 
 
 def slow_pairs(vectors: np.ndarray, people: np.ndarray) -> tuple[list[float], list[float]]:
-    same, different = [], []
+    same: list[float] = []
+    different: list[float] = []
     for i in range(len(vectors)):
         for j in range(i):
             (same if people[i] == people[j] else different).append(float(round(vectors[i] @ vectors[j], 12)))
