@@ -55,7 +55,9 @@ class MixtureDrawer(Drawer):
 
         self._parameters = noise.new_empty(B, likelihood.outputs)
         self._logits, self._rest = self._parameters[:, :K], self._parameters[:, K:].view(B, -1, K)
-        self._weights, self._cumulated = noise.new_empty(B, K), noise.new_empty(B, K)
+        # the last component has what the others leave: the sum of all might end below the uniform by its rounding
+        self._weights, self._cumulated = noise.new_empty(B, K), noise.new_empty(B, K - 1)
+        self._all_but_last = self._weights[:, :-1]
         self._component = torch.zeros(B, 1, dtype=torch.int64, device=noise.device)
         self._everywhere = self._component[:, None].expand(B, self._rest.shape[1], 1)
         self._chosen = noise.new_empty(B, self._rest.shape[1], 1)
@@ -73,10 +75,8 @@ class MixtureDrawer(Drawer):
         if self._of_weights != 1:
             self._logits.div_(self._of_weights)
         torch.softmax(self._logits, 1, out=self._weights)
-        torch.cumsum(self._weights, 1, out=self._cumulated)
-        # the sum of K rounded terms may end below the uniform
+        torch.cumsum(self._all_but_last, 1, out=self._cumulated)
         torch.searchsorted(self._cumulated, choice, right=True, out=self._component)
-        self._component.clamp_(max=self._cumulated.shape[1] - 1)
         torch.gather(self._rest, 2, self._everywhere, out=self._chosen)
         torch.exp(self._log_scales.clamp_(min=self._floor), out=self._scales)
         self._coefficients.tanh_()
