@@ -5,26 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import condgen
 import pytest
-
-SMALL = {
-    "data.identities": 24,
-    "data.views": 2,
-    "model.filters": 8,
-    "model.layers": 2,
-    "model.first_kernel_size": 3,
-    "model.map_channels": 4,
-    "train.max_steps": 3,
-    "train.evaluate_images": 0,
-    "sample.count": 2,
-}
-"""Makes a recipe of minutes one of seconds."""
-
-Command = Callable[..., subprocess.CompletedProcess[str]]
+from small import SMALL, Command
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import condgen
 import numpy as np
 import pytest
 from condgen.errors import InputError
-from conftest import SMALL, Command
 from PIL import Image
+from small import SMALL, Command
 
 from condgen_captions import text
 from condgen_captions.columns import embedded
@@ -22,7 +22,7 @@ def test_pictures_and_captions_of_one_s_own(tmp_path: Path, command: Command) ->
     for k in range(len(CAPTIONS)):
         Image.new("RGB", (16, 16), (10 * k, 255 - 10 * k, 100)).save(tmp_path / "pictures" / f"{k:02}.png")
     (tmp_path / "captions.txt").write_text("\n".join(CAPTIONS) + "\n")
-    done = command("condgen_captions.columns", "captions.txt", "--out", "captions.npz")
+    done = command("condgen_captions", "captions.txt", "--out", "captions.npz")
     assert (done.returncode, done.stdout) == (0, f"24 captions of {text.WIDTH} numbers: captions.npz\n"), done.stderr
     with np.load(tmp_path / "captions.npz", allow_pickle=False) as made:
         assert np.array_equal(made["caption"], text.vectors(CAPTIONS).numpy())
@@ -30,9 +30,9 @@ def test_pictures_and_captions_of_one_s_own(tmp_path: Path, command: Command) ->
     run = condgen.train("captions-portraits", {**SMALL, **own}, out=tmp_path / "own", quiet=True)
     h = condgen.load(run).encode(caption=["a dark picture", "a bright picture"])
     assert len(h) == 2 and h.vector is not None and not np.allclose(*h.vector)
-    again = command("condgen_captions.columns", "captions.txt", "--out", "captions.npz")
+    again = command("condgen_captions", "captions.txt", "--out", "captions.npz")
     assert (again.returncode, again.stdout) == (3, "") and "captions.npz exists" in again.stderr
-    assert command("condgen_captions.columns", "captions.txt", "--out", "captions.txt").returncode == 3
+    assert command("condgen_captions", "captions.txt", "--out", "captions.txt").returncode == 3
 
 
 @pytest.mark.parametrize(

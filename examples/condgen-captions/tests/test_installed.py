@@ -11,7 +11,7 @@ import pytest
 import torch
 from condgen.errors import ModelError, RecipeError
 from condgen.recipe import read_recipe, recipe_names
-from conftest import SMALL, Command
+from small import SMALL, Command
 
 
 def test_what_is_installed(command: Command) -> None:

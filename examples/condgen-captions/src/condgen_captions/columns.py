@@ -10,7 +10,6 @@ import numpy as np
 from condgen.errors import CondgenError, InputError, shown
 
 from condgen_captions import text
-from condgen_captions.encoder import COLUMN
 
 
 def embedded(path: Path) -> np.ndarray:
@@ -47,7 +46,7 @@ def main() -> None:
         if arguments.out.exists():
             raise InputError(f"{shown(arguments.out)} exists; choose another name.", file=arguments.out)
         column = embedded(arguments.captions)
-        np.savez(arguments.out, **{COLUMN: column})
+        np.savez(arguments.out, caption=column)
     except CondgenError as error:
         print(f"Error: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -60,8 +60,8 @@ class Captions(Encoder):
             return super().parse(word, value)
         if self.width != text.WIDTH:
             raise RecipeError(
-                f"--caption: this model was trained with text vectors of {self.width} numbers, which condgen-captions does "
-                "not make; give such a vector in Python, model.encode(caption=vector).",
+                f"--caption: this model was trained with text vectors of {self.width} numbers, which condgen-captions "
+                "does not make; give such a vector in Python, model.encode(caption=vector).",
                 field="caption",
             )
         try:

@@ -45,8 +45,8 @@ def cleaned(caption: str) -> str:
     for letter in text:
         if letter.isalpha() and not unicodedata.name(letter, "").startswith("LATIN"):
             raise InputError(
-                f"The caption {_quoted(caption)} has the letter {shown(letter)!r}; the text model reads English: write it "
-                "in Latin letters."
+                f"The caption {_quoted(caption)} has the letter {shown(letter)!r}; the text model reads English: write "
+                "it in Latin letters."
             )
     text = " ".join("".join(c if c.isalnum() or c in "',.-" else " " for c in text).split())
     if not any(c.isalpha() for c in text):
