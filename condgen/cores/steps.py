@@ -162,10 +162,11 @@ def activate(nonlinearity: str, x: Here, out: Sequence[Tensor], compiled: bool =
     both = [y.unflatten(-1, (2, -1)).movedim(-2, 0) for y in out]
     neg, minimum, maximum = torch.neg, torch.minimum, torch.maximum
     if signed.numel() <= _FEW:
+        into_buffer: Any = torch._C._nn.elu  # what F.elu calls; F.elu allocates
 
         def few(c: int) -> None:
             neg(values, out=negative)
-            torch._C._nn.elu(signed, out=both[c])
+            into_buffer(signed, out=both[c])
 
         return few
 

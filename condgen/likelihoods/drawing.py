@@ -64,6 +64,7 @@ class MixtureDrawer(Drawer):
         self._means, self._log_scales, self._coefficients = likelihood.split_blocks(self._chosen[:, :, 0])
         self._scales, self._values, self._drawn, self._centred = (noise.new_empty(B, C) for _ in range(4))
         self._columns = [(self._values[:, c], self._drawn[:, c], self._centred[:, c]) for c in range(C)]
+        self._last = self._columns[-1][1]
         self._slopes = [self._coefficients[:, j] for j in range(len(likelihood.pairs))]
 
     def draw(self, parameters: Tensor, x: Tensor, row: int, column: int, step: int) -> Tensor:
@@ -86,7 +87,8 @@ class MixtureDrawer(Drawer):
             for j, early in earlier:
                 value.addcmul_(self._slopes[j], self._columns[early][2])
             torch.round(value, out=drawn).clamp_(0, self._top)
-            torch.sub(drawn, self._half, out=centred)
+            if drawn is not self._last:
+                torch.sub(drawn, self._half, out=centred)
         return self._drawn
 
 

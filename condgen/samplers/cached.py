@@ -51,6 +51,7 @@ def cached(
         fits = dtype == torch.float32 and x.device.type == "cpu"
         cache = Cache(B, W, fits and (native.available() if compiled is None else compiled))
         drawer = likelihood.drawer(noise, temperature)
+        whole = parameters = of_rows  # until there are any
         for row in range(H):
             cache.move(row)
             above = core.vertical(pixels, terms, cache=cache)
@@ -63,7 +64,9 @@ def cached(
                 given = fixed is not None and bool(fixed.all())
                 for step in range(1 if given else likelihood.passes):
                     features = core.horizontal(pixels, above, terms, cache=cache)
-                    parameters = core.head(features, cache=cache)[:, :, 0, 0]
+                    found = core.head(features, cache=cache)  # with some cores the same buffer at every pixel
+                    if found is not whole:
+                        whole, parameters = found, found[:, :, 0, 0]
                     if not given:
                         drawn = drawer.draw(parameters, place, row, column, step)
                         place.copy_(drawn if fixed is None else torch.where(fixed, place.to(drawn.dtype), drawn))
