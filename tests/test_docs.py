@@ -48,17 +48,6 @@ def test_commands_in_the_documents_exist() -> None:
     assert used and used <= known
 
 
-def test_the_first_encoder_of_the_documents_trains_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "_registered", {})
-    [code] = blocks(ROOT / "docs" / "encoders.md", "python")
-    assert len(code.splitlines()) < 25
-    exec(compile(code, "docs/encoders.md", "exec"), {})  # noqa: S102
-    run = condgen.train("quickstart", {"encoder.type": "brightness", **TINY}, out=tmp_path / "run", quiet=True)
-    model = condgen.load(run)
-    picture = condgen.open_data(model.recipe.data, "test").batch(np.array([0]))["image"]
-    assert len(model.encode(image=picture)) == 1
-
-
 def test_the_lines_that_make_an_npz_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a tensorflow that has read the checkpoint: the averages go into the model."""
     weights = {f"model/{name}": np.full(3, value, np.float32) for name, value in (("a/V", 1), ("a/V/Average", 2))}
