@@ -41,7 +41,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="RUN",
-        help="A run or model folder, or the name of a run in ./runs; default: the model that ships with condgen.",
+        help="A run or model folder, or its name; default: the model that ships with condgen.",
         show_default=False,
     ),
 ]
