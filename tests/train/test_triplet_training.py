@@ -21,6 +21,7 @@ from condgen.condition import DataInfo
 from condgen.embedding import Embedding
 from condgen.encoders import facenet
 from condgen.errors import InputError, Interrupted, ModelError, RecipeError
+from condgen.recipe import read_recipe
 from condgen.store import load_conditional
 from condgen.store.models import fresh_model
 from condgen.store.run import read_log
@@ -153,6 +154,12 @@ def test_what_is_refused(home: Path, tmp_path: Path) -> None:
         run_training(recipe(home, train__batch_size=12), out=tmp_path / "run", quiet=True)
     assert cut.value.exit_code == large.value.exit_code == 2
     assert not (tmp_path / "run").exists()
+
+
+def test_drawn_faces_may_be_mirrored_where_only_people_count() -> None:
+    assert read_recipe("face-embedding", {"data.flip": True}).data.flip
+    with pytest.raises(RecipeError, match="know left from right"):
+        read_recipe("quickstart", {"data.flip": True})
 
 
 def test_identities_with_a_single_view(tmp_path: Path) -> None:
