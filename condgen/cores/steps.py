@@ -215,12 +215,12 @@ def corner_pixel(layer: Any, x: Here, cache: Cache) -> Here | None:
     def make() -> tuple[Step, Step, Here]:
         B, width, weight, bias = len(x.values), cache.width, kernel(layer.weight), layer.bias.detach()
         strip = PixelStrip(B, layer.in_channels, layer.kernel_size, width, weight)
-        above = weight.new_zeros(width // s, B, layer.out_channels)
+        weight_above, above = kernel(weight[:, :, :-1]), weight.new_zeros(width // s, B, layer.out_channels)
         y = Here.of((B,), layer.out_channels, weight)
 
         def begin() -> None:
             if cache.row % s == 0:
-                put(F.conv2d(strip.above(), weight[:, :, :-1], bias, (1, s)), above)
+                put(F.conv2d(strip.above(), weight_above, bias, (1, s)), above)
             strip.begin_row()
 
         cache.row_step(begin)

@@ -210,7 +210,7 @@ def _row_share(
     if block.nin is not None:
         biases[0] = biases[0] + block.nin.bias.detach()
     rows = [(_rows(other).row, part) for other, part in auxiliary if other.by_rows]
-    (outer, inner), (first, second) = strips, [weight[:, :, :-1] for weight in weights]
+    (outer, inner), (first, second) = strips, [kernel(weight[:, :, :-1]) for weight in weights]
     looks_up, in_share = first.shape[2] > 0, shares[0].transpose(0, 1)
     constant = [bias.view(1, -1, 1, 1).expand(cache.batch, -1, 1, cache.width) for bias in biases]
 
