@@ -13,6 +13,8 @@ from condgen.errors import ModelError, RecipeError
 from condgen.recipe import read_recipe, recipe_names
 from small import SMALL, Command
 
+from condgen_captions.encoder import Captions
+
 
 def test_what_is_installed(command: Command) -> None:
     rows = json.loads(command("condgen", "encoders", "--json").stdout)["encoders"]
@@ -68,10 +70,16 @@ def test_where_the_package_is_missing(run: Path, monkeypatch: pytest.MonkeyPatch
         "entry_points",
         lambda group: [point for point in others(group=group) if not point.value.startswith("condgen_captions")],
     )
-    with pytest.raises((ModelError, RecipeError), match=r"no encoder 'captions' is installed"):
+    with pytest.raises(ModelError, match=r"no encoder 'captions' is installed.*pip install condgen-captions==0\.1\.0"):
         condgen.load(run)
     with pytest.raises(RecipeError, match="There is no recipe 'captions-portraits'"):
         read_recipe("captions-portraits")
+
+
+def test_where_the_encoder_is_another(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Captions, "version", Captions.version + 1)
+    with pytest.raises(ModelError, match=r"was trained with version 1 of the encoder captions, and here is version 2"):
+        condgen.load(run)
 
 
 def test_the_smallest_encoder_trains(tmp_path: Path) -> None:
