@@ -54,8 +54,8 @@ __all__ = [
     "open_face",
     "open_image",
     "open_mask",
-    "read_weights",
     "read_columns",
+    "read_weights",
     "register_encoder",
     "train",
 ]
