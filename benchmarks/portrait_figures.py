@@ -50,13 +50,13 @@ def conditions(model: Any, sources: Tensor) -> Condition:
     return Condition.stack([model.encode(image=source[None]) for source in sources])
 
 
-def portraits(model: Any, sources: Tensor, count: int) -> np.ndarray:
+def portraits(model: Any, sources: Tensor, count: int, guidance: float = 0.0) -> np.ndarray:
     """uint8 (sources, count, C, H, W)."""
     sample = model.recipe.sample
     tiles = []
     with Progress("sampling", len(sources) * count, "images") as progress:
         for images, _ in model.stream(
-            conditions(model, sources), count, 0, temperature=sample.temperature, tile=sample.tile
+            conditions(model, sources), count, 0, temperature=sample.temperature, tile=sample.tile, guidance=guidance
         ):
             tiles.append(images)
             progress.advance(len(images))
@@ -106,10 +106,10 @@ def drawn_people(model: Any, people: int, views: int) -> np.ndarray:
     return images.reshape(people, views, *images.shape[1:])
 
 
-def on_drawings(model: Any, people: int, count: int) -> dict[str, Any]:
+def on_drawings(model: Any, people: int, count: int, guidance: float) -> dict[str, Any]:
     real = drawn_people(model, people, count + 1)
     sources = torch.from_numpy(real[:, 0].copy())
-    drawn = portraits(model, sources, count)
+    drawn = portraits(model, sources, count, guidance)
     return {
         "people": people,
         "portraits": count,
@@ -136,7 +136,7 @@ def of_walks(model: Any, steps: int, rows: int) -> dict[str, Any]:
     return {"steps": steps, "rows": rows, "neighbours": along, "between_rows": across, "ends_equal": equal}
 
 
-def on_photographs(model: Any, folder: Path, people: int, count: int, aligned: bool) -> dict[str, Any]:
+def on_photographs(model: Any, folder: Path, people: int, count: int, aligned: bool, guidance: float) -> dict[str, Any]:
     """Evenly spaced people in order of their names; of each the first photograph in which a face is found."""
     info = model.info
     shape = info.channels, info.height, info.width
@@ -151,7 +151,7 @@ def on_photographs(model: Any, folder: Path, people: int, count: int, aligned: b
             except InputError:
                 without += 1
     given = torch.stack(sources)
-    drawn = portraits(model, given, count)
+    drawn = portraits(model, given, count, guidance)
     weights = region_weights(info.height, info.width)
     weights = np.asarray(weights)
 
@@ -183,25 +183,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default=None, help="a run or model; default: the one that ships")
     parser.add_argument("--people", type=int, default=50)
     parser.add_argument("--portraits", type=int, default=4, help="of each")
+    parser.add_argument("--guidance", type=float, default=0.0, help="as of condgen portraits; of the walk it is 0")
     parser.add_argument("--steps", type=int, default=65, help="of the walk; 0: none")
     parser.add_argument("--photographs", type=Path, default=None, help="a folder with a folder of pictures a person")
     parser.add_argument("--photographed", type=int, default=100, help="people of that folder")
+    parser.add_argument("--temperature", type=float, default=None, help="default: the recipe's")
     parser.add_argument("--aligned", action="store_true", help="photographs are cropped to faces already")
     options = parser.parse_args(arguments)
     if options.people < 2 or options.portraits < 2 or options.photographed < 2:
         parser.error("two people and two portraits at the least")
     model = load_conditional(model_path(options.model))
+    if options.temperature is not None:
+        sample = model.recipe.sample.model_copy(update={"temperature": options.temperature})
+        model.recipe = model.recipe.model_copy(update={"sample": sample})
     report: dict[str, Any] = {
         "model": "portraits" if options.model is None else options.model,
         "size": [model.info.height, model.info.width],
         "temperature": model.recipe.sample.temperature,
-        "drawings": on_drawings(model, options.people, options.portraits),
+        "guidance": options.guidance,
+        "drawings": on_drawings(model, options.people, options.portraits, options.guidance),
     }
     if options.steps:
         report["walk"] = of_walks(model, options.steps, 4)
     if options.photographs is not None:
         report["photographs"] = on_photographs(
-            model, options.photographs, options.photographed, options.portraits, options.aligned
+            model, options.photographs, options.photographed, options.portraits, options.aligned, options.guidance
         )
     print(json.dumps(report))
 

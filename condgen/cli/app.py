@@ -25,7 +25,8 @@ from condgen.cli.upscale import upscale
 from condgen.cli.verify import verify
 
 _EPILOG = (
-    "RUN is a run folder, a model folder, or the name of a run in ./runs. Every command takes --json. "
+    "RUN is a run folder, a model folder, the name of a run in ./runs, or of a model that ships with condgen: "
+    "face-embedding, portraits. Every command takes --json. "
     "Exit codes: 0 done, 1 a check failed, 2 wrong command line or recipe, 3 unusable input, 4 unusable model, "
     "5 NaN or infinity, 6 the machine is in the way, 130 interrupted, 143 terminated."
 )

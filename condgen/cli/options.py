@@ -54,7 +54,7 @@ Seed = Annotated[
     ),
 ]
 Run = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run folder, a model folder, or the name of a run in ./runs.")
+    str, typer.Argument(metavar="RUN", help="A run or model folder, or the name of one in ./runs or of condgen's own.")
 ]
 Overrides = Annotated[
     list[str] | None,

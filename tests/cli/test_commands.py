@@ -111,7 +111,7 @@ def at_home(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 COMMANDS = [
-    *("train", "sample", "complete", "upscale", "colorize", "reconstruct", "interpolate", "embed"),
+    *("train", "sample", "complete", "upscale", "colorize", "reconstruct", "portraits", "interpolate", "embed"),
     *("evaluate", "score", "verify", "import", "recipes", "encoders", "doctor"),
 ]
 
