@@ -51,8 +51,8 @@ PORTRAITS = (
     "{steps:,} steps in {minutes:.0f} minutes, one thread on two busy cores of an AMD EPYC (avx512).",
     "    condgen portraits --source face.jpg\n    condgen interpolate a.jpg b.jpg",
     "{figures}",
-    "What comes out is a drawing: of a photograph it keeps the colours of skin and hair, and little of the features. "
-    "It cannot be used to recognise or imitate anybody.",
+    "What comes out is a drawing: of a photograph it keeps the colour of the face rather than the features, and "
+    "hair as the embedding suggests. It cannot be used to recognise or imitate anybody.",
 )
 
 
