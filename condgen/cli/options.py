@@ -26,7 +26,8 @@ SECTIONS = ("data", "encoder", "model", "train", "sample")
 _LONGEST_WORD = 4096
 _OPTIONS = (
     *("count", "seed", "temperature", "temperature-mixture", "temperature-logistic", "guidance", "sampler", "out"),
-    *("map", "mask", "rows", "region", "model", "force", "weights", "checkpoint", "device", "json"),
+    *("map", "mask", "rows", "region", "face", "box", "aligned", "model", "force", "weights", "checkpoint", "device"),
+    "json",
 )
 """Of the commands that take an encoder's words as options, for those that are misspelt."""
 _MOST_ROWS = 16
@@ -209,9 +210,7 @@ def _unknown(word: str, known: Sequence[str]) -> RecipeError:
     return RecipeError(f"--{shown(word)[:60]}: no option, and no word of this encoder (it has {has}){hint}", field=word)
 
 
-def _rows(
-    encoder: Encoder, words: Sequence[tuple[str, str]], count: int | None = None
-) -> list[list[tuple[str, str]]]:
+def _rows(encoder: Encoder, words: Sequence[tuple[str, str]], count: int | None = None) -> list[list[tuple[str, str]]]:
     """One of each word for every row; ``count`` rows, or as many as a word is given times.
 
     Raises:

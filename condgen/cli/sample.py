@@ -187,10 +187,10 @@ def _streamed(
             ):
                 target.add(displayable(images, model.info.bit_depth), log_probs.tolist())
         target.finish()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         raise Interrupted(
             f"{target.done} of {target.total} images of {shown(path)} are drawn; the same command goes on.",
-            exit_code=130,
+            exit_code=getattr(stop, "exit_code", 130),
         ) from None
     return target.log_probs
 
