@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from condgen import draw
+from condgen import draw, progress
 from condgen.cli.app import app
 from condgen.cli.outcome import run
 from condgen.condition import DataInfo
@@ -71,7 +71,7 @@ def home(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def condgen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+def condgen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
     """The JSON object that a command prints, its exit code in it, and the rows of the sheet that it draws."""
     rows: list[Any] = []
     real = draw.sheet
@@ -87,7 +87,8 @@ def condgen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         code = run(app(), [*map(str, arguments), "--json", "--quiet"])
         return {"code": code, "rows": rows} | json.loads(capsys.readouterr().out)
 
-    return call
+    yield call
+    progress.set_quiet(False)
 
 
 def pixels(name: str) -> Tensor:
