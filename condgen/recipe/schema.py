@@ -326,7 +326,8 @@ class Recipe(Section):
             raise ValueError("model.filters: every colour needs a feature map; give at least data.channels")
         if self.train.objective == "triplet" and self.train.micro_batch is not None:
             raise ValueError(
-                "train.micro_batch: triplets compare the examples of a batch, which therefore cannot be cut; leave it out"
+                "train.micro_batch: triplets compare the examples of a batch, which therefore cannot be cut; leave it "
+                "out"
             )
         if self.train.max_steps is None and self.train.max_minutes is None:
             raise ValueError("train: give max_steps or max_minutes, or training would never end")

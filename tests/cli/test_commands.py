@@ -240,7 +240,8 @@ def test_dry_run_needs_no_data(condgen: Condgen, monkeypatch: pytest.MonkeyPatch
         (
             ["tiny.yaml", "encoder.type=label"],
             2,
-            "encoder.type: no encoder 'label' is installed; did you mean 'labels', or is there a package to pip install?",
+            "encoder.type: no encoder 'label' is installed; did you mean 'labels', or is there a package to pip "
+            "install?",
         ),
         (["tiny.yaml", "encoder.code=one_hot"], 2, "encoder.code: one_hot needs classes"),
         (["tiny.yaml", "train.batch_size=1e9"], 2, "train.batch_size or train.micro_batch: this takes about"),

@@ -18,6 +18,7 @@ from condgen.cores.gated import GatedLayer, GatedPixelCNN
 from condgen.cores.layers import Dropout, Link, MaskedConv, VerticalConv, colour_groups, colour_mask
 from condgen.evaluate import verify
 from condgen.likelihoods import Bernoulli, Categorical, LogisticMixture
+from condgen.likelihoods.drawing import MixtureDrawer
 from condgen.model import ConditionalModel
 from condgen.samplers import SAMPLERS
 
@@ -141,9 +142,17 @@ def crop_of_vertical_columns(patch: Patch) -> ConditionalModel:
 def residual_in_the_first_layer(patch: Patch) -> ConditionalModel:
     sound = GatedLayer.horizontal
 
-    def horizontal(self: GatedLayer, z: Tensor, link: Tensor, terms: Terms, dropout: Dropout | None) -> Any:
-        new, given = sound(self, z, link, terms, dropout)
-        return (new + z if self.first else new), given
+    def horizontal(
+        self: GatedLayer,
+        z: Tensor,
+        link: Tensor,
+        terms: Terms,
+        features: Any,
+        dropout: Dropout | None,
+        cache: Any = None,
+    ) -> Any:
+        new, given = sound(self, z, link, terms, features, dropout, cache)
+        return (new + z if self.first and cache is None else new), given
 
     plant(patch, GatedLayer, "horizontal", horizontal)
     return grey()
@@ -321,14 +330,14 @@ def log_prob_of_the_wrong_channel_order(patch: Patch) -> ConditionalModel:
 
 
 def values_truncated_instead_of_rounded(patch: Patch) -> ConditionalModel:
-    sound = LogisticMixture.draw
+    sound = MixtureDrawer.draw
 
     def draw(*arguments: Any) -> Tensor:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Tensor, "round", Tensor.floor)
+            inner.setattr(torch, "round", torch.floor)
             return sound(*arguments)
 
-    patch.setattr(LogisticMixture, "draw", draw)
+    patch.setattr(MixtureDrawer, "draw", draw)
     return model("logistic_mixture", bit_depth=5)
 
 

@@ -31,7 +31,9 @@ from condgen.train.state import TrainState
 class Line:
     """Squared error of w x + b."""
 
-    unit, scale = "squared_error", 1.0
+    unit = figure = "squared_error"
+    figure_rises = False
+    scale = 1.0
 
     def __init__(self, couples_examples: bool = False) -> None:
         self.couples_examples = couples_examples
