@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from condgen.errors import CondgenError, ModelError, RecipeError, lacks_memory, shown
+from condgen.errors import CondgenError, InputError, ModelError, RecipeError, lacks_memory, shown
 
 
 @dataclass(frozen=True)
@@ -262,6 +262,7 @@ class Encoder(nn.Module, ABC):
         Raises:
             ModelError: a key is missing from the batch, ``encode`` fails, or a part has another shape, device or dtype
                 than declared, or holds NaN; the sentence names the encoder.
+            InputError: that is because the images are not of the shape that the encoder was made for.
         """
         name, size = type(self).__name__, next((len(value) for value in batch.values()), 1)
         if self._fixed and any(key in batch for key in KEPT.values()):
@@ -280,6 +281,7 @@ class Encoder(nn.Module, ABC):
             if value is None and not width:
                 continue
             if value is None or tuple(value.shape) != shape:
+                self._check_images(batch)
                 found = "nothing" if value is None else str(tuple(value.shape))
                 declared = str(shape) if width else "no " + part
                 raise ModelError(f"The encoder {name} declares a {part} {declared} but returned {found}.")
@@ -296,6 +298,22 @@ class Encoder(nn.Module, ABC):
                 raise ModelError(f"The encoder {name} returned a {part} with NaN or infinity.")
         self._finite_seen = True
         return condition
+
+    def _check_images(self, batch: Batch) -> None:
+        """Of an encoder that could not use a batch: whether its images are those that the encoder was made for.
+
+        Raises:
+            InputError: they have another size or other channels.
+        """
+        info, image = self.info, batch.get("image")
+        shape = (info.channels, info.height, info.width)
+        if image is None or "image" not in self.reads or tuple(image.shape[1:]) == shape:
+            return
+        raise InputError(
+            f"The images are {tuple(image.shape[1:])} (channels, height, width), but the encoder {type(self).__name__} "
+            f"was made for {shape}; give such, and leave data.image_size and data.channels as the model has them.",
+            field="data.image_size",
+        ) from None
 
     def _encoded(self, batch: Batch, name: str) -> Any:
         """What ``encode`` gives; of a frozen encoder without gradients and in full precision."""
@@ -315,6 +333,7 @@ class Encoder(nn.Module, ABC):
         except Exception as error:  # a stranger's encoder may raise anything
             if lacks_memory(error):
                 raise
+            self._check_images(batch)
             reason = shown(" ".join(f"{type(error).__name__}: {error}".split())[:300])
             raise ModelError(
                 f"The encoder {name} failed ({reason}); mend it or choose another encoder.type.", field="encoder.type"

@@ -127,3 +127,10 @@ def test_words(tmp_path: Path) -> None:
             encoder.parse("image", str(tmp_path / name))
     with pytest.raises(RecipeError, match="known: --image"):
         encoder.parse("label", "cat")
+
+
+def test_images_of_another_shape_are_named_as_such() -> None:
+    encoder = encoder_of(DataInfo(3, 8, 8), size=4)
+    for other in (DataInfo(3, 16, 16), DataInfo(1, 8, 8)):
+        with pytest.raises(InputError, match=r"channels, height, width.* was made for \(3, 8, 8\); give such"):
+            vector_of(encoder, images_of(other, 2))
