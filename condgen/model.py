@@ -56,17 +56,20 @@ class Encoded(nn.Module):
         ``encode(image=x)`` with a uint8 (B, C, H, W) on the model's grid, or any other key of a batch.
 
         Raises:
-            RecipeError: the encoder does not know the word or its value.
+            RecipeError: the encoder does not know the word or its value, or two words say the same thing.
         """
         batch: dict[str, Tensor] = {}
+        said: dict[str, str] = {}
         for word, value in words.items():
             if isinstance(value, Tensor):
                 batch[word] = value
-            elif isinstance(value, str):
-                batch |= self.encoder.parse(word, value)
-            else:
-                parsed = [self.encoder.parse(word, entry) for entry in value]
-                batch |= {key: torch.cat([entry[key] for entry in parsed]) for key in parsed[0]}
+                continue
+            parsed = [self.encoder.parse(word, entry) for entry in ([value] if isinstance(value, str) else value)]
+            for key in parsed[0]:
+                if key in said:
+                    raise RecipeError(f"--{word} and --{said[key]} say the same thing; give one of them.", field=word)
+                said[key] = word
+                batch[key] = torch.cat([entry[key] for entry in parsed])
         return self.condition({key: value.to(self.device) for key, value in batch.items()})
 
 

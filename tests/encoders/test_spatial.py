@@ -15,6 +15,7 @@ from condgen.condition import DataInfo, Encoder
 from condgen.encoders.masks import Masked, holes
 from condgen.encoders.spatial import Blurred, Edges, Grey, LowResolution, Noisy, Surroundings
 from condgen.errors import InputError, ModelError, RecipeError
+from condgen.model import Encoded
 from condgen.plugins import find_encoder
 from condgen.streams import example_keys
 
@@ -148,6 +149,18 @@ def test_a_picture_that_is_a_view_already_is_taken_as_it_is(name: str, tmp_path:
     given, of_image = (encoder.parse(word, str(tmp_path / "v.png")) for word in ("given", "image"))
     assert torch.equal(encoder.view(given), view) and not torch.equal(encoder.view(of_image), view)
     assert encoder(given).map.shape == (1, encoder.map_channels, H, W)
+    model, path = Encoded(encoder, INFO), str(tmp_path / "v.png")
+    for words in ({"given": path, "image": path}, {"image": path, "given": path}):
+        with pytest.raises(RecipeError, match="say the same thing; give one of them"):
+            model.encode(**words)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_of_another_size_are_named_as_such(name: str) -> None:
+    encoder = made(name, features=2)
+    with pytest.raises(InputError, match=r"are \(3, 24, 16\) .* was made for \(3, 12, 8\); give such") as caught:
+        encoder({"image": torch.zeros(2, 3, 2 * H, 2 * W, dtype=torch.uint8), "index": torch.arange(2)})
+    assert caught.value.field == "data.image_size"
 
 
 # holes
