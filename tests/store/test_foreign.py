@@ -539,7 +539,7 @@ def test_too_little_memory_is_not_the_model_s_fault(
         with pytest.raises(type(error)) as caught:
             read_foreign(tmp_path / "w.pt")
         assert caught.value is error
-    monkeypatch.setattr("condgen.store.models.build_model", fail)
+    monkeypatch.setattr("condgen.store.published.build_model", fail)
     with pytest.raises(type(error)) as caught:
         model_of(found)
     assert caught.value is error
