@@ -87,8 +87,11 @@ def reconstruct(
         ),
     ] = None,
     images: Annotated[
-        int, typer.Option("--images", metavar="K", min=1, max=1024, help="How many of --data-split.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            "--images", metavar="K", min=1, max=1024, help="How many of --data-split; default: 8.", show_default=False
+        ),
+    ] = None,
     count: Annotated[int, typer.Option("--count", metavar="N", min=1, max=100, help="Samples for each image.")] = 4,
     seed: Seed = None,
     temperature: OneTemperature = None,
@@ -122,7 +125,12 @@ def reconstruct(
             field="baseline",
         )
     if bool(files) == (data_split is not None):
-        raise RecipeError("Name image files, or a part of the model's own data by --data-split.", field="IMAGE")
+        raise RecipeError(
+            "Name image files, or a part of the model's own data by --data-split, not both.", field="IMAGE"
+        )
+    if files and images is not None:
+        raise RecipeError("--images is how many of --data-split are taken; leave it out beside files.", field="images")
+    images = images or 8
     split = None if data_split is None else one_of("data-split", data_split, ["train", "validation", "test"])
     path = None if out is None else picture_path(out, force)
     which, place = one_of("weights", weights, ["ema", "raw"]), device_of(device)
@@ -256,7 +264,7 @@ def _of_data(recipe: Recipe, split: Any, count: int) -> _Given:
     from condgen.data import open_data
     from condgen.evaluate.bits import evaluated_indices
 
-    data = open_data(recipe.data, split)
+    data = open_data(recipe.data.model_copy(update={"pairs": "none"}), split)  # each image's own h, in every model
     indices = evaluated_indices(len(data), count)
     if not len(indices):
         raise RecipeError(f"--data-split: the {split} split has no images; choose another.", field="data-split")

@@ -144,7 +144,8 @@ def test_held_out_images_of_the_models_own_data(condgen: Call, capsys: pytest.Ca
     ("arguments", "code", "sentence"),
     [
         (["a.png"], 2, "There is no model; name a run by --model."),
-        (["--model", "bits-2"], 2, "Name image files, or a part of the model's own data by --data-split."),
+        (["--model", "bits-2"], 2, "Name image files, or a part of the model's own data by --data-split, not"),
+        (["a.png", "--images", "3", "--model", "bits-2"], 2, "--images is how many of --data-split are taken"),
         (["a.png", "--data-split", "test", "--model", "bits-2"], 2, "Name image files, or"),
         (["--data-split", "tset", "--model", "bits-2"], 2, "did you mean test?"),
         (["a.png", "--modle", "bits-2"], 2, "--modle"),
