@@ -2,7 +2,7 @@
 
 Prints one JSON object. Sources are people that the model never saw: drawn ones (their numbers are those of the test
 split), or the first photograph of each of many people in FOLDER, a folder for each person. Portraits are those of
-``condgen portraits`` with seed 0 and the recipe's temperature.
+``condgen portraits`` with seed 0 and the recipe's temperature and guidance, which options of these names change.
 
 - ``found``: the share of portraits whose embedding lies nearest to that of their own source among all sources, and the
   half-width of its 95 % interval over people; ``found_real``: the same of real other views, which no portrait can
@@ -50,14 +50,17 @@ def conditions(model: Any, sources: Tensor) -> Condition:
     return Condition.stack([model.encode(image=source[None]) for source in sources])
 
 
-def portraits(model: Any, sources: Tensor, count: int, guidance: float = 0.0) -> np.ndarray:
-    """uint8 (sources, count, C, H, W)."""
+def drawing(model: Any) -> dict[str, Any]:
+    """How the recipe has pictures drawn."""
     sample = model.recipe.sample
+    return {"temperature": sample.temperature, "guidance": sample.guidance, "tile": sample.tile}
+
+
+def portraits(model: Any, sources: Tensor, count: int) -> np.ndarray:
+    """uint8 (sources, count, C, H, W)."""
     tiles = []
     with Progress("sampling", len(sources) * count, "images") as progress:
-        for images, _ in model.stream(
-            conditions(model, sources), count, 0, temperature=sample.temperature, tile=sample.tile, guidance=guidance
-        ):
+        for images, _ in model.stream(conditions(model, sources), count, 0, **drawing(model)):
             tiles.append(images)
             progress.advance(len(images))
     drawn: np.ndarray = torch.cat(tiles).numpy()
@@ -106,10 +109,10 @@ def drawn_people(model: Any, people: int, views: int) -> np.ndarray:
     return images.reshape(people, views, *images.shape[1:])
 
 
-def on_drawings(model: Any, people: int, count: int, guidance: float) -> dict[str, Any]:
+def on_drawings(model: Any, people: int, count: int) -> dict[str, Any]:
     real = drawn_people(model, people, count + 1)
     sources = torch.from_numpy(real[:, 0].copy())
-    drawn = portraits(model, sources, count, guidance)
+    drawn = portraits(model, sources, count)
     return {
         "people": people,
         "portraits": count,
@@ -123,7 +126,7 @@ def on_drawings(model: Any, people: int, count: int, guidance: float) -> dict[st
 def of_walks(model: Any, steps: int, rows: int) -> dict[str, Any]:
     ends = torch.from_numpy(drawn_people(model, 2, 1)[:, 0].copy())
     a, b = (model.encode(image=end[None]) for end in ends)
-    options = {"temperature": model.recipe.sample.temperature, "tile": model.recipe.sample.tile}
+    options = drawing(model)
     walk = model.sample(a.interpolate(b, steps), rows, **options).numpy().reshape(steps, rows, *ends.shape[1:])
     short = model.sample(a.interpolate(b, 3), rows, **options).numpy().reshape(3, rows, *ends.shape[1:])
     singles = [model.sample(end, rows + 1, **options).numpy()[:rows] for end in (a, b)]
@@ -136,7 +139,7 @@ def of_walks(model: Any, steps: int, rows: int) -> dict[str, Any]:
     return {"steps": steps, "rows": rows, "neighbours": along, "between_rows": across, "ends_equal": equal}
 
 
-def on_photographs(model: Any, folder: Path, people: int, count: int, aligned: bool, guidance: float) -> dict[str, Any]:
+def on_photographs(model: Any, folder: Path, people: int, count: int, aligned: bool) -> dict[str, Any]:
     """Evenly spaced people in order of their names; of each the first photograph in which a face is found."""
     info = model.info
     shape = info.channels, info.height, info.width
@@ -151,7 +154,7 @@ def on_photographs(model: Any, folder: Path, people: int, count: int, aligned: b
             except InputError:
                 without += 1
     given = torch.stack(sources)
-    drawn = portraits(model, given, count, guidance)
+    drawn = portraits(model, given, count)
     weights = region_weights(info.height, info.width)
     weights = np.asarray(weights)
 
@@ -183,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default=None, help="a run or model; default: the one that ships")
     parser.add_argument("--people", type=int, default=50)
     parser.add_argument("--portraits", type=int, default=4, help="of each")
-    parser.add_argument("--guidance", type=float, default=0.0, help="as of condgen portraits; of the walk it is 0")
+    parser.add_argument("--guidance", type=float, default=None, help="default: the recipe's")
     parser.add_argument("--steps", type=int, default=65, help="of the walk; 0: none")
     parser.add_argument("--photographs", type=Path, default=None, help="a folder with a folder of pictures a person")
     parser.add_argument("--photographed", type=int, default=100, help="people of that folder")
@@ -193,21 +196,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.people < 2 or options.portraits < 2 or options.photographed < 2:
         parser.error("two people and two portraits at the least")
     model = load_conditional(model_path(options.model))
-    if options.temperature is not None:
-        sample = model.recipe.sample.model_copy(update={"temperature": options.temperature})
-        model.recipe = model.recipe.model_copy(update={"sample": sample})
+    asked = {name: getattr(options, name) for name in ("temperature", "guidance")}
+    sample = model.recipe.sample.model_copy(update={name: value for name, value in asked.items() if value is not None})
+    model.recipe = model.recipe.model_copy(update={"sample": sample})
     report: dict[str, Any] = {
         "model": "portraits" if options.model is None else options.model,
         "size": [model.info.height, model.info.width],
-        "temperature": model.recipe.sample.temperature,
-        "guidance": options.guidance,
-        "drawings": on_drawings(model, options.people, options.portraits, options.guidance),
+        "temperature": sample.temperature,
+        "guidance": sample.guidance,
+        "drawings": on_drawings(model, options.people, options.portraits),
     }
     if options.steps:
         report["walk"] = of_walks(model, options.steps, 4)
     if options.photographs is not None:
         report["photographs"] = on_photographs(
-            model, options.photographs, options.photographed, options.portraits, options.aligned, options.guidance
+            model, options.photographs, options.photographed, options.portraits, options.aligned
         )
     print(json.dumps(report))
 

@@ -98,7 +98,7 @@ def figures_of(report: dict[str, Any]) -> str:
     """What benchmarks/portrait_figures.py found, in words."""
     drawn, walk, photos = report["drawings"], report["walk"], report["photographs"]
     parts = (
-        "Measured by `benchmarks/portrait_figures.py` at temperature {temperature}:",
+        "Measured by `benchmarks/portrait_figures.py` at temperature {temperature}{guided}:",
         "{people} drawn people never seen, {portraits} portraits each: by its embedding a portrait found its own "
         "source {found[share]:.1%} +- {found[ci95]:.1%} of the time (chance {chance:.0%}; real other views "
         "{found_real[share]:.1%}). Portraits of one source differ by {variety:.1f} of 255, real views by "
@@ -109,7 +109,8 @@ def figures_of(report: dict[str, Any]) -> str:
         "the face, {hair_brightness:.2f} in the brightness of the hair region. By its embedding a portrait found its "
         "own photograph {own[share]:.1%} of the time (chance {photo_chance:.0%}).",
     )
-    values = drawn | walk | {"temperature": report["temperature"], "chance": 1 / drawn["people"]}
+    guided = f" and guidance {report['guidance']:g}" if report["guidance"] else ""
+    values = drawn | walk | {"temperature": report["temperature"], "guided": guided, "chance": 1 / drawn["people"]}
     values |= {key: photos[key] for key in ("face_colour", "hair_brightness")}
     values |= {"photographed": photos["people"], "own": photos["found"], "photo_chance": 1 / photos["people"]}
     return text(parts, **values).strip()

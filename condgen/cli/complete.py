@@ -75,7 +75,7 @@ def complete(
     temperature: OneTemperature = None,
     temperature_mixture: MixtureTemperature = None,
     temperature_logistic: LogisticTemperature = None,
-    guidance: Guidance = 0.0,
+    guidance: Guidance = None,
     sampler: Sampler = "auto",
     out: Annotated[
         str | None, typer.Option("--out", metavar="F.png", help="Default: a new name here.", show_default=False)
@@ -120,6 +120,7 @@ def complete(
     sees_all = model.encoder.task == "complete"
     named = conditions(model, words, {"image": pixels[None], "known": known[None]} if sees_all else None)
     seed = recipe.sample.seed if seed is None else seed
+    guidance = recipe.sample.guidance if guidance is None else guidance
     parts = drawn(
         model,
         Condition.stack([h for _, h in named]),

@@ -36,11 +36,12 @@ LogisticTemperature = Annotated[
     typer.Option("--temperature-logistic", metavar="T", help="Of the component's own width.", show_default=False),
 ]
 Guidance = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--guidance",
         metavar="W",
-        help="Above 0: nearer to the condition; -1: without it; needs encoder.dropout.",
+        help="Above 0: nearer to the condition; -1: without it; default: the recipe's.",
+        show_default=False,
     ),
 ]
 

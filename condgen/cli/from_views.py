@@ -15,6 +15,7 @@ from condgen.errors import ModelError, RecipeError, shown
 
 if TYPE_CHECKING:
     from condgen.model import ConditionalModel
+    from condgen.recipe import SampleSection
 
 Images = Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files; also section.key=value.")]
 Model = Annotated[
@@ -41,7 +42,7 @@ def draw_from_views(
     run: str,
     count: int,
     seed: int | None,
-    options: Callable[[float], dict[str, Any]],
+    options: Callable[[SampleSection], dict[str, Any]],
     out: str | None,
     force: bool,
     as_json: bool,
@@ -52,7 +53,7 @@ def draw_from_views(
     Args:
         arguments: images, overrides, words of the encoder.
         load: the model of ``run``.
-        options: those of ``model.stream``, given the recipe's temperature.
+        options: those of ``model.stream``, given the recipe's section ``sample``.
 
     Raises:
         RecipeError: no image, or a word that the encoder does not know.
@@ -77,7 +78,7 @@ def draw_from_views(
     given = [encoder.parse("image", file) for file in files]
     condition = conditions_of_images(model, words, given)
     seed = settings.seed if seed is None else seed
-    drawing = options(settings.temperature)
+    drawing = options(settings)
     parts = drawn(model, condition, len(files), count, seed, tile=settings.tile, **drawing)
     images, log_probs = (torch.cat(part) for part in zip(*parts, strict=True))
     rows, originals = [], []

@@ -62,7 +62,7 @@ def interpolate(
     aligned: Aligned = False,
     seed: Seed = None,
     temperature: OneTemperature = None,
-    guidance: Guidance = 0.0,
+    guidance: Guidance = None,
     gif: Annotated[bool, typer.Option("--gif", help="Write a film of all rows as well.")] = False,
     out: Annotated[
         str | None,
@@ -114,7 +114,7 @@ def interpolate(
     options: dict[str, Any] = {
         "temperature": settings.temperature if temperature is None else temperature,
         "tile": settings.tile,
-        "guidance": guidance,
+        "guidance": settings.guidance if guidance is None else guidance,
     }
     seed = settings.seed if seed is None else seed
     images = torch.cat([tile for tile, _ in drawn(model, walk, steps, rows, seed, **options)])
@@ -132,6 +132,7 @@ def interpolate(
         "rows": rows,
         "seed": seed,
         "curve": curve,
+        "guidance": options["guidance"],
         "smoothness": {"neighbours": along, "rows": across},
     }
     beside = "" if across is None else f", two rows by {across:.2f}"

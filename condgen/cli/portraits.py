@@ -61,7 +61,7 @@ def portraits(
     aligned: Aligned = False,
     seed: Seed = None,
     temperature: OneTemperature = None,
-    guidance: Guidance = 0.0,
+    guidance: Guidance = None,
     out: Annotated[
         str | None,
         typer.Option("--out", metavar="P.png", help="The sheet; default: a new name here.", show_default=False),
@@ -100,7 +100,7 @@ def portraits(
     options: dict[str, Any] = {
         "temperature": settings.temperature if temperature is None else temperature,
         "tile": settings.tile,
-        "guidance": guidance,
+        "guidance": settings.guidance if guidance is None else guidance,
     }
     seed = settings.seed if seed is None else seed
     condition = conditions_of_images(model, [], [given])

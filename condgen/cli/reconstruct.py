@@ -97,7 +97,7 @@ def reconstruct(
     temperature: OneTemperature = None,
     temperature_mixture: MixtureTemperature = None,
     temperature_logistic: LogisticTemperature = None,
-    guidance: Guidance = 0.0,
+    guidance: Guidance = None,
     sampler: Sampler = "auto",
     out: Annotated[
         str | None, typer.Option("--out", metavar="F.png", help="Default: a new name here.", show_default=False)
@@ -153,7 +153,7 @@ def reconstruct(
     given = _of_data(recipe, split, images) if split else _of_files(files, models[0])
     options: dict[str, Any] = {
         "temperature": temperatures(temperature, temperature_mixture, temperature_logistic, recipe.sample.temperature),
-        "guidance": guidance,
+        "guidance": recipe.sample.guidance if guidance is None else guidance,
         "sampler": sampler,
         "tile": recipe.sample.tile,
     }
@@ -167,7 +167,7 @@ def reconstruct(
     for each in models:
         pictures, log_probs = _sampled(each, given, count, seed, options)
         samples.append(displayable(pictures, depth))
-        drawn_as = figures(each, given.names, count, seed, log_probs, guidance)
+        drawn_as = figures(each, given.names, count, seed, log_probs, options["guidance"])
         of_models.append(_facts(each, sharpness(samples[-1], original)) | drawn_as)
     path = path or free_path("reconstructions", ".png")
     _save(path, given.names, original, copies, samples, models, force)

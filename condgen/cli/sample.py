@@ -70,7 +70,7 @@ def sample(
     temperature: OneTemperature = None,
     temperature_mixture: MixtureTemperature = None,
     temperature_logistic: LogisticTemperature = None,
-    guidance: Guidance = 0.0,
+    guidance: Guidance = None,
     sampler: Sampler = "auto",
     out: Annotated[
         str | None,
@@ -116,7 +116,7 @@ def sample(
     seed = settings.seed if seed is None else seed
     options: dict[str, Any] = {
         "temperature": temperatures(temperature, temperature_mixture, temperature_logistic, settings.temperature),
-        "guidance": guidance,
+        "guidance": settings.guidance if guidance is None else guidance,
         "sampler": "cached" if sampler == "auto" else sampler,
         "tile": settings.tile,
     }
@@ -137,7 +137,9 @@ def sample(
         with _job(path, kind, stem, job, model, force) as target:
             there, path = target.done, path or target.folder
             log_probs = _streamed(target, path, model, condition, seed, options)
-    result = {"file": str(path), "drawn": total - there} | figures(model, names, count, seed, log_probs, guidance)
+    result = {"file": str(path), "drawn": total - there} | figures(
+        model, names, count, seed, log_probs, options["guidance"]
+    )
     before = f" ({there} were there already)" if there else ""
     answer(result, f"{total} images: {shown(path)}{before}", as_json)
 

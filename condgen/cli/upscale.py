@@ -41,7 +41,7 @@ def upscale(
     temperature: OneTemperature = None,
     temperature_mixture: MixtureTemperature = None,
     temperature_logistic: LogisticTemperature = None,
-    guidance: Guidance = 0.0,
+    guidance: Guidance = None,
     sampler: Sampler = "auto",
     out: Out = None,
     force: Force = False,
@@ -73,9 +73,9 @@ def upscale(
         run=model_name,
         count=count,
         seed=seed,
-        options=lambda default: {
-            "temperature": temperatures(temperature, temperature_mixture, temperature_logistic, default),
-            "guidance": guidance,
+        options=lambda sample: {
+            "temperature": temperatures(temperature, temperature_mixture, temperature_logistic, sample.temperature),
+            "guidance": sample.guidance if guidance is None else guidance,
             "sampler": sampler,
         },
         out=out,

@@ -26,6 +26,8 @@ Overrides = Sequence[str] | Mapping[str, object]
 """``["train.max_steps=100"]``, ``{"train.max_steps": 100}`` or ``{"train": {"max_steps": 100}}``."""
 
 _LONGEST_CHAIN = 10
+_OF_THE_ENCODER = ("labels", "guidance")
+"""Fields of ``sample`` that go with the section ``encoder``."""
 _SECTIONS = [name for name, info in Recipe.model_fields.items() if isinstance(info.default, BaseModel)]
 
 
@@ -39,15 +41,16 @@ class _Draft:
     def lay(self, upper: _Draft) -> None:
         """Puts ``upper`` over this draft, field by field.
 
-        Another encoder type takes the place of the whole section, and of the labels that grids ask the old one for:
-        neither means anything to it.
+        Another encoder type takes the place of the whole section, of the labels that grids ask the old one for, and of
+        the guidance, which needs the section's dropout: none of them means anything to it.
         """
         new = upper.encoder_type()
         if new is not None and new != self.encoder_type():
             self.values.pop("encoder", None)
             sample = self.values.get("sample")
             if isinstance(sample, dict):
-                self.values["sample"] = {name: value for name, value in sample.items() if name != "labels"}
+                kept = {name: value for name, value in sample.items() if name not in _OF_THE_ENCODER}
+                self.values["sample"] = kept
         for name, value in upper.values.items():
             self.put(name, value)
         self.places |= upper.places

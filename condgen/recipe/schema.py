@@ -276,6 +276,9 @@ class SampleSection(Section):
     during: Annotated[int, Field(ge=0, le=2)] = Field(1, description="Grids drawn before the last one.")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Seed of the sampling noise.")
     temperature: Annotated[float, Field(gt=0, le=10)] = Field(1.0, description="Below 1: less varied samples.")
+    guidance: Annotated[float, Field(ge=-1, le=100)] = Field(
+        0.0, description="Above 0: nearer to the condition than the model; -1: without it; needs encoder.dropout."
+    )
     tile: Annotated[int, Field(ge=1, le=4096)] = Field(
         8, description="Images sampled together; part of what decides an fp32 picture."
     )
@@ -298,6 +301,11 @@ class Recipe(Section):
     def _check(self) -> Recipe:
         if self.encoder.dropout and self.encoder.type == "none":
             raise ValueError("encoder.dropout: without an encoder there is no condition to drop; leave it out")
+        if self.sample.guidance and not self.encoder.dropout:
+            raise ValueError(
+                f"sample.guidance: {self.sample.guidance:g} compares p(x | h) with p(x), which the model learns only "
+                "with encoder.dropout; set encoder.dropout, to 0.1 for one, or leave guidance out"
+            )
         if self.model.likelihood == "bernoulli" and self.data.bit_depth != 1:
             raise ValueError("model.likelihood: bernoulli is for binary images; set data.bit_depth to 1")
         if self.model.likelihood.endswith("_mixture") and self.data.bit_depth == 1:

@@ -118,6 +118,7 @@ class Pictures:
             max(1, self._sample.count // rows),
             self._sample.seed,
             temperature=self._sample.temperature,
+            guidance=self._sample.guidance,
             tile=self._sample.tile,
             progress=progress,
             **self._known(model),

@@ -67,6 +67,29 @@ def test_the_report(figures: ModuleType, tmp_path: Path, capsys: pytest.CaptureF
     assert report["photographs"]["people"] == 3 and -1 <= report["photographs"]["hair_brightness"] <= 1
 
 
+def test_everything_is_drawn_at_the_recipe_s_guidance_or_the_option_s(
+    figures: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model: Any = condgen.load("portraits")
+    sample = model.recipe.sample.model_copy(update={"guidance": 0.5})
+    model.recipe = model.recipe.model_copy(update={"sample": sample})
+    asked: list[float] = []
+    stream = model.stream
+
+    def watched(*arguments: Any, guidance: float = 0.0, **options: Any) -> Any:
+        asked.append(guidance)
+        return stream(*arguments, guidance=guidance, **options)
+
+    monkeypatch.setattr(model, "stream", watched)
+    monkeypatch.setattr(figures, "load_conditional", lambda name: model)
+    for words, guidance in (((), 0.5), (("--guidance", "0"), 0.0)):
+        asked.clear()
+        figures.main(["--people", "2", "--portraits", "2", "--steps", "3", *words])
+        report = json.loads(capsys.readouterr().out)
+        assert report["guidance"] == guidance and report["walk"]["ends_equal"] is True
+        assert len(asked) == 5 and set(asked) == {guidance}  # portraits, two walks, two ends
+
+
 def test_the_recipe_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the encoder that ships, its embeddings kept."""
     monkeypatch.chdir(tmp_path)

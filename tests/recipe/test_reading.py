@@ -82,7 +82,7 @@ IN_A_FILE = [
     ("trian:\n  max_steps: 3", "line 1: trian: no such field; did you mean train?"),
     (
         BASE + "sample:\n  zzz: 1",
-        "line 4: sample.zzz: no such field; sample has count, during, seed, temperature, tile, labels.",
+        "line 4: sample.zzz: no such field; sample has count, during, seed, temperature, guidance, tile, labels.",
     ),
     (
         "<<: {a: 1}",
@@ -146,6 +146,19 @@ IN_A_FILE = [
             ("pixelcnn++", "continuous_mixture", "continuous_mixture"),
         )
     ],
+    (
+        BASE + "sample:\n  guidance: 1.5",
+        "line 4: sample.guidance: 1.5 compares p(x | h) with p(x), which the model learns only with encoder.dropout; "
+        "set encoder.dropout, to 0.1 for one, or leave guidance out.",
+    ),
+    (
+        BASE + "sample:\n  guidance: -1\nencoder:\n  type: toy\n  dropout: 0.0",
+        "line 4: sample.guidance: -1 compares p(x | h) with p(x), which the model learns only with encoder.dropout; "
+        "set encoder.dropout, to 0.1 for one, or leave guidance out.",
+    ),
+    (BASE + "sample:\n  guidance: -1.01", "line 4: sample.guidance: expected at least -1.0, found -1.01."),
+    (BASE + "sample:\n  guidance: 101", "line 4: sample.guidance: expected at most 100.0, found 101."),
+    (BASE + "sample:\n  guidance: .nan", "line 4: sample.guidance: expected a finite number, found nan."),
     (
         BASE + "model:\n  likelihood: bernoulli",
         "line 4: model.likelihood: bernoulli is for binary images; set data.bit_depth to 1.",
@@ -217,7 +230,7 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, text: str | bytes, message: st
 OVERRIDES = [
     (["train.max_steps"], "train.max_steps: an override is section.key=value, as in train.max_steps=100."),
     (["=3"], "=3: an override is section.key=value, as in train.max_steps=100."),
-    (["sample.=3"], "sample.: no such field; sample has count, during, seed, temperature, tile, labels."),
+    (["sample.=3"], "sample.: no such field; sample has count, during, seed, temperature, guidance, tile, labels."),
     (["a.__class__=1"], "a: no such field; a recipe has description, data, encoder, model, train, sample."),
     (["train.learn_rate=1"], "train.learn_rate: no such field; did you mean train.learning_rate?"),
     (["lerning_rate=3"], "lerning_rate: no such field; did you mean train.learning_rate?"),
@@ -254,6 +267,18 @@ def test_overrides(tmp_path: Path) -> None:
     assert with_overrides(read(tmp_path, text), {"data.root": Path("y")}).data.root == "y"
     with pytest.raises(RecipeError, match=r"Overrides are a list or a mapping, found the text 'train.max_steps=1'\."):
         read(tmp_path, text, "train.max_steps=1")
+
+
+def test_another_encoder_type_drops_the_guidance_with_the_dropout(tmp_path: Path) -> None:
+    text = BASE + "encoder:\n  type: toy\n  dropout: 0.1\nsample:\n  guidance: 2\n"
+    assert read(tmp_path, text).sample.guidance == 2
+    assert read(tmp_path, text, ["encoder.size=2"]).sample.guidance == 2
+    assert read(tmp_path, text, ["encoder.type=none"]).sample.guidance == 0
+    assert read(tmp_path, text, ["encoder.type=labels"]).sample.guidance == 0
+    kept = read(tmp_path, text, ["encoder.type=labels", "encoder.dropout=0.2", "sample.guidance=-0.5"])
+    assert kept.sample.guidance == -0.5
+    refused = refusal(tmp_path, text, ["encoder.dropout=0"])
+    assert refused.field == "sample.guidance" and "set encoder.dropout" in refused.message
 
 
 def test_another_encoder_type_drops_the_labels_of_the_grids(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,26 @@ def test_a_shipped_model_says_what_it_has_seen(name: str) -> None:
         assert words in card, words
     everything = card + json.dumps(config)
     assert not any(word in everything for word in ("/work", "/home", "/root", "/tmp"))  # noqa: S108
+
+
+@pytest.mark.parametrize(("guidance", "words"), [(0.0, "at temperature 0.9:"), (1.5, "0.9 and guidance 1.5:")])
+def test_a_card_says_how_its_figures_were_drawn(guidance: float, words: str) -> None:
+    path = Path(__file__).parents[2] / "docs" / "make_pretrained.py"
+    spec = importlib.util.spec_from_file_location("make_pretrained", path)
+    assert spec is not None and spec.loader is not None
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    share = {"share": 0.5, "ci95": 0.1}
+    drawn = {"people": 50, "portraits": 4, "found": share, "found_real": share, "variety": 3.0, "variety_real": 9.0}
+    report = {
+        "temperature": 0.9,
+        "guidance": guidance,
+        "drawings": drawn,
+        "walk": {"steps": 65, "rows": 4, "neighbours": 0.5, "between_rows": 8.0, "ends_equal": True},
+        "photographs": {"people": 100, "face_colour": 0.7, "hair_brightness": 0.4, "found": share},
+    }
+    card = " ".join(program.figures_of(report).split())
+    assert words in card and ("guidance" in card) == bool(guidance)
 
 
 def test_the_shipped_embedding_tells_people_apart() -> None:

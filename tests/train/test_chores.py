@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny_run import StopAfter, contents, tiny_recipe
 
 from condgen import draw
+from condgen.condition import Condition
 from condgen.data import Dataset, open_data
 from condgen.errors import Interrupted, RecipeError
 from condgen.evaluate.bits import bits_per_dim
@@ -83,6 +85,22 @@ def test_rows_of_a_grid(home: Path, tmp_path: Path, overrides: Any, sample: Any,
     first = (tmp_path / "step-00000012.png").read_bytes()
     pictures(model, 12)  # again after a restart: over the old one, the same bytes
     assert (tmp_path / "step-00000012.png").read_bytes() == first and os.listdir(tmp_path) == ["step-00000012.png"]
+
+
+def test_grids_have_the_guidance_of_the_recipe(home: Path, tmp_path: Path) -> None:
+    model, images = parts(home, model__dropout=0.0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.core.parameters():
+            weight += 0.3 * torch.randn(weight.shape, generator=generator)
+    drawn = {}
+    for guidance in (0.0, 4.0):
+        pictures = Pictures(tmp_path, SampleSection(count=6, seed=2, guidance=guidance), images, model)
+        labels, drawn[guidance] = pictures._drawn(model)
+        h = Condition.stack([model.encode(label=label) for label in labels])
+        expected = draw.displayable(model.sample(h, 2, 2, guidance=guidance, tile=8), 2)
+        assert np.array_equal(drawn[guidance].reshape(expected.shape), expected)
+    assert not np.array_equal(drawn[0.0], drawn[4.0])
 
 
 def test_conditions_of_images_where_nothing_can_be_named(
