@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from condgen.cli.colorize import colorize
 from condgen.cli.complete import complete
 from condgen.cli.doctor import doctor
 from condgen.cli.embed import embed
 from condgen.cli.encoders import encoders
 from condgen.cli.evaluate import evaluate
+from condgen.cli.from_views import colorize, upscale
 from condgen.cli.import_ import import_
 from condgen.cli.interpolate import interpolate
 from condgen.cli.portraits import portraits
@@ -21,7 +21,6 @@ from condgen.cli.reconstruct import reconstruct
 from condgen.cli.sample import sample
 from condgen.cli.score import score
 from condgen.cli.train import train
-from condgen.cli.upscale import upscale
 from condgen.cli.verify import verify
 
 _EPILOG = (

@@ -13,10 +13,11 @@ from condgen.cli.drawing import (
     LogisticTemperature,
     MixtureTemperature,
     OneTemperature,
+    Out,
     Sampler,
+    asked,
     drawn,
     figures,
-    temperatures,
 )
 from condgen.cli.options import (
     Checkpoint,
@@ -25,6 +26,7 @@ from condgen.cli.options import (
     Force,
     Json,
     Labels,
+    ModelOption,
     Quiet,
     Seed,
     Vectors,
@@ -51,10 +53,7 @@ _REGIONS = ("top", "bottom", "left", "right")
 
 def complete(
     image: Annotated[list[str], typer.Argument(metavar="IMAGE", help="An image file; also section.key=value.")],
-    model_name: Annotated[
-        str,
-        typer.Option("--model", metavar="RUN", help="A run folder, a model folder, or the name of a run in ./runs."),
-    ],
+    model_name: ModelOption,
     mask: Annotated[
         str | None,
         typer.Option("--mask", metavar="M.png", help="Black: known and kept; white: drawn.", show_default=False),
@@ -77,9 +76,7 @@ def complete(
     temperature_logistic: LogisticTemperature = None,
     guidance: Guidance = None,
     sampler: Sampler = "auto",
-    out: Annotated[
-        str | None, typer.Option("--out", metavar="F.png", help="Default: a new name here.", show_default=False)
-    ] = None,
+    out: Out = None,
     force: Force = False,
     weights: Weights = "ema",
     checkpoint: Checkpoint = "last",
@@ -120,7 +117,9 @@ def complete(
     sees_all = model.encoder.task == "complete"
     named = conditions(model, words, {"image": pixels[None], "known": known[None]} if sees_all else None)
     seed = recipe.sample.seed if seed is None else seed
-    guidance = recipe.sample.guidance if guidance is None else guidance
+    drawing = asked(
+        recipe.sample, temperature, guidance, sampler, mixture=temperature_mixture, logistic=temperature_logistic
+    )
     parts = drawn(
         model,
         Condition.stack([h for _, h in named]),
@@ -129,10 +128,7 @@ def complete(
         seed,
         known=pixels[None],
         mask=known,
-        temperature=temperatures(temperature, temperature_mixture, temperature_logistic, recipe.sample.temperature),
-        guidance=guidance,
-        sampler=sampler,
-        tile=recipe.sample.tile,
+        **drawing,
     )
     images, log_probs = (torch.cat(part) for part in zip(*parts, strict=True))
     path = path or free_path(f"{Path(files[0]).stem}-completed", ".png")
@@ -140,7 +136,7 @@ def complete(
     _save(path, names, displayable(pixels[None], info.bit_depth), known, displayable(images, info.bit_depth), force)
     note = f"The model sees all {int(known.sum())} known pixels." if sees_all else _what_is_seen(known)
     result: dict[str, Any] = {"file": str(path), "resized": resized, "known": int(known.sum()), "note": note}
-    result |= figures(model, names, count, seed, log_probs.tolist(), guidance)
+    result |= figures(model, names, count, seed, log_probs.tolist(), drawing["guidance"])
     size = f"\nThe image was resized to {info.width}x{info.height}." if resized else ""
     answer(result, f"{len(images)} completions: {shown(path)}{size}\n{note}", as_json)
 

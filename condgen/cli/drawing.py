@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from condgen.condition import Condition
     from condgen.model import ConditionalModel
+    from condgen.recipe import SampleSection
 
 Sampler = Annotated[
     str,
@@ -44,14 +45,28 @@ Guidance = Annotated[
         show_default=False,
     ),
 ]
+Out = Annotated[
+    str | None, typer.Option("--out", metavar="F.png", help="Default: a new name here.", show_default=False)
+]
 
 
-def temperatures(
-    both: float | None, mixture: float | None, logistic: float | None, default: float
-) -> tuple[float, float]:
-    """Of the choice of the component and of its width; the same number for both is the one of other likelihoods."""
-    both = default if both is None else both
-    return (both if mixture is None else mixture, both if logistic is None else logistic)
+def asked(
+    sample: SampleSection, temperature: float | None, guidance: float | None, sampler: str = "auto", *,
+    mixture: float | None = None, logistic: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The options of ``model.stream``: what the command line says, and the recipe's ``sample`` where it says nothing.
+
+    Args:
+        mixture: temperature of the choice of the component; None: as ``temperature``.
+        logistic: and of its width; the same number for both is the one of other likelihoods.
+    """
+    both = sample.temperature if temperature is None else temperature
+    return {
+        "temperature": (both if mixture is None else mixture, both if logistic is None else logistic),
+        "guidance": sample.guidance if guidance is None else guidance,
+        "sampler": sampler,
+        "tile": sample.tile,
+    }
 
 
 def drawn(

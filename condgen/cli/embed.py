@@ -17,6 +17,7 @@ from condgen.cli.options import (
     Force,
     Json,
     Labels,
+    ModelOption,
     Quiet,
     Weights,
     checkpoint_of,
@@ -43,10 +44,7 @@ _KINDS = (".safetensors", ".npz", ".csv")
 
 def embed(
     image: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files.")],
-    model_name: Annotated[
-        str,
-        typer.Option("--model", metavar="RUN", help="A run folder, a model folder, or the name of a run in ./runs."),
-    ],
+    model_name: ModelOption,
     label: Labels = None,
     face: Face = None,
     box: Box = None,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from condgen.cli.drawing import Guidance, OneTemperature, drawn
+from condgen.cli.drawing import Guidance, OneTemperature, asked, drawn
 from condgen.cli.embed import check_pictures, embedding_images
 from condgen.cli.options import (
     Checkpoint,
@@ -111,11 +111,7 @@ def interpolate(
     if all(torch.equal(part[0], part[1]) for part in ends.parts):
         warn("both ends have the same condition, so the pictures of a row are all alike")
     walk = ends[0].interpolate(ends[1], steps, curve)
-    options: dict[str, Any] = {
-        "temperature": settings.temperature if temperature is None else temperature,
-        "tile": settings.tile,
-        "guidance": settings.guidance if guidance is None else guidance,
-    }
+    options = asked(settings, temperature, guidance)
     seed = settings.seed if seed is None else seed
     images = torch.cat([tile for tile, _ in drawn(model, walk, steps, rows, seed, **options)])
     pictures = displayable(images, model.info.bit_depth)  # (steps * rows, C, H, W), grouped by condition

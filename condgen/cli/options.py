@@ -57,6 +57,9 @@ Seed = Annotated[
 Run = Annotated[
     str, typer.Argument(metavar="RUN", help="A run or model folder, or the name of one in ./runs or of condgen's own.")
 ]
+ModelOption = Annotated[
+    str, typer.Option("--model", metavar="RUN", help="A run folder, a model folder, or the name of a run in ./runs.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="section.key=value", help="Fields of the recipe to change.", show_default=False),

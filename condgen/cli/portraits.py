@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from condgen.cli.drawing import Guidance, OneTemperature, drawn
+from condgen.cli.drawing import Guidance, OneTemperature, asked, drawn
 from condgen.cli.embed import check_pictures
 from condgen.cli.options import (
     Checkpoint,
@@ -97,11 +97,7 @@ def portraits(
     settings = changed(model.recipe, overrides, ["sample"]).sample
     given = sought.read(model.encoder, source)
     person = identities(model, given["image"])
-    options: dict[str, Any] = {
-        "temperature": settings.temperature if temperature is None else temperature,
-        "tile": settings.tile,
-        "guidance": settings.guidance if guidance is None else guidance,
-    }
+    options = asked(settings, temperature, guidance)
     seed = settings.seed if seed is None else seed
     condition = conditions_of_images(model, [], [given])
     images = torch.cat([tile for tile, _ in drawn(model, condition, 1, count, seed, **options)])
@@ -122,7 +118,8 @@ def portraits(
         "model": name,
         "trained_on": trained_on(model),
         "seed": seed,
-        **{key: options[key] for key in ("temperature", "guidance")},
+        "temperature": options["temperature"][0],
+        "guidance": options["guidance"],
     }
     lines = [f"{file}: {own:.2f}, {other:.2f}" for file, own, other in zip(written, similarities, strange, strict=True)]
     text = (

@@ -14,10 +14,11 @@ from condgen.cli.drawing import (
     LogisticTemperature,
     MixtureTemperature,
     OneTemperature,
+    Out,
     Sampler,
+    asked,
     drawn,
     figures,
-    temperatures,
 )
 from condgen.cli.options import (
     Debug,
@@ -99,9 +100,7 @@ def reconstruct(
     temperature_logistic: LogisticTemperature = None,
     guidance: Guidance = None,
     sampler: Sampler = "auto",
-    out: Annotated[
-        str | None, typer.Option("--out", metavar="F.png", help="Default: a new name here.", show_default=False)
-    ] = None,
+    out: Out = None,
     force: Force = False,
     weights: Weights = "ema",
     device: Device = None,
@@ -151,12 +150,9 @@ def reconstruct(
     _check_alike([*models, *baselines])
     recipe, depth = changed(models[0].recipe, overrides, ["data", "sample"]), models[0].info.bit_depth
     given = _of_data(recipe, split, images) if split else _of_files(files, models[0])
-    options: dict[str, Any] = {
-        "temperature": temperatures(temperature, temperature_mixture, temperature_logistic, recipe.sample.temperature),
-        "guidance": recipe.sample.guidance if guidance is None else guidance,
-        "sampler": sampler,
-        "tile": recipe.sample.tile,
-    }
+    options = asked(
+        recipe.sample, temperature, guidance, sampler, mixture=temperature_mixture, logistic=temperature_logistic
+    )
     seed = recipe.sample.seed if seed is None else seed
     original = displayable(given.pixels, depth)
     copies, samples, of_models, of_baselines = [], [], [], []

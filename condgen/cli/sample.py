@@ -16,9 +16,9 @@ from condgen.cli.drawing import (
     MixtureTemperature,
     OneTemperature,
     Sampler,
+    asked,
     drawn,
     figures,
-    temperatures,
 )
 from condgen.cli.options import (
     Checkpoint,
@@ -114,12 +114,10 @@ def sample(
     rows = conditions(model, words)
     count = count or max(1 if len(rows) == 1 else 2, math.ceil((settings.count or 16) / len(rows)))
     seed = settings.seed if seed is None else seed
-    options: dict[str, Any] = {
-        "temperature": temperatures(temperature, temperature_mixture, temperature_logistic, settings.temperature),
-        "guidance": settings.guidance if guidance is None else guidance,
-        "sampler": "cached" if sampler == "auto" else sampler,
-        "tile": settings.tile,
-    }
+    sampler = "cached" if sampler == "auto" else sampler  # a job is that of one sampler, under its own name
+    options = asked(
+        settings, temperature, guidance, sampler, mixture=temperature_mixture, logistic=temperature_logistic
+    )
     names, condition = [name for name, _ in rows], Condition.stack([h for _, h in rows])
     model.stream(condition, count, seed, **options)  # what is wrong with the options is said before a file is made
     total, stem = len(rows) * count, f"{Path(run).name or 'model'}-samples"
