@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -74,25 +74,36 @@ class Training(Objective, Protocol):
         ...
 
 
-class LikelihoodObjective:
-    """-ln p(x | encoder(batch)) of each image, in nats."""
+_Model = TypeVar("_Model", ConditionalModel, Autoencoder)
+
+
+class _OfEachImage(Generic[_Model]):
+    """What objectives share whose loss is a sum over the images: any order will do, and the figure is to be lowered."""
 
     couples_examples = False
-    unit = figure = "bits_per_dim"
     figure_rises = False
 
-    def __init__(self, model: ConditionalModel) -> None:
-        self.module = model
-        self.scale = 1 / (math.log(2) * model.info.dimensions)
-
-    def loss(self, batch: Batch) -> Tensor:
-        return self.module.nll(batch)
+    def __init__(self, model: _Model) -> None:
+        self.module: _Model = model
 
     def order(self, images: Dataset, seed: int) -> Sequence:
         return Order(len(images), seed)
 
     def initialise(self, batch: Batch) -> None:
         self.module.initialise(batch)
+
+
+class LikelihoodObjective(_OfEachImage[ConditionalModel]):
+    """-ln p(x | encoder(batch)) of each image, in nats."""
+
+    unit = figure = "bits_per_dim"
+
+    def __init__(self, model: ConditionalModel) -> None:
+        super().__init__(model)
+        self.scale = 1 / (math.log(2) * model.info.dimensions)
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.module.nll(batch)
 
     def compile(self) -> None:
         self.module.core.compile()
@@ -112,25 +123,17 @@ class LikelihoodObjective:
         return Pictures(folder, sample, images, average, quiet)
 
 
-class SquaredErrorObjective:
+class SquaredErrorObjective(_OfEachImage[Autoencoder]):
     """Squared error of each image's reconstruction, of values on 0 .. 1, summed over its sub-pixels."""
 
-    couples_examples = False
     unit = figure = "squared_error"
-    figure_rises = False
 
     def __init__(self, model: Autoencoder) -> None:
-        self.module = model
+        super().__init__(model)
         self.scale = 1 / model.info.dimensions
 
     def loss(self, batch: Batch) -> Tensor:
         return self.module.squared_error(batch)
-
-    def order(self, images: Dataset, seed: int) -> Sequence:
-        return Order(len(images), seed)
-
-    def initialise(self, batch: Batch) -> None:
-        self.module.initialise(batch)
 
     def compile(self) -> None:
         self.module.decoder.compile()
