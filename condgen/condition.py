@@ -250,6 +250,19 @@ class Encoder(nn.Module, ABC):
         """
         return None
 
+    def varied(self, images: Tensor, condition: Condition, keys: Tensor) -> tuple[Tensor, Condition]:
+        """In training by likelihood: images and their condition as they might have been as well, e.g. with noise on
+        what an encoder is not sure of. As they are by default.
+
+        What a frozen encoder has made once comes through here in every epoch.
+
+        Args:
+            images: integers (B, C, H, W), whose likelihood is raised.
+            condition: what ``encode`` made; with ``data.pairs`` of their sources.
+            keys: the examples' own streams, int64 (B,): the only source of chance (``condgen.streams``).
+        """
+        return images, condition
+
     def examples(self) -> list[tuple[str, str]]:
         """Pairs (word, value) that show the range of conditions, for sheets and grids; [] where images do that."""
         return []

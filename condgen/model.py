@@ -113,15 +113,25 @@ class ConditionalModel(Encoded):
         return bool(self.encoder.vector_size or self.encoder.map_channels)
 
     def condition(self, batch: Batch) -> Condition:
-        """As of every model; in training mode some examples lose theirs, with probability ``condition_dropout``.
+        """As of every model; in training mode as ``Encoder.varied`` makes it, and some examples lose theirs, with
+        probability ``condition_dropout``.
 
         Which ones, their own streams say: ``batch["key"]``. Zeros of vector and map stand for no condition.
         """
-        condition, keys = super().condition(batch), batch.get("key")
-        if not (self.training and self.condition_dropout) or keys is None:
-            return condition
-        dropped = streams.example_uniforms(keys, _DROPPED_CONDITION, 1)[:, 0] < self.condition_dropout
-        return condition.without(dropped)
+        return self._example(batch)[1]
+
+    def _example(self, batch: Batch) -> tuple[Any, Condition]:
+        """The images, integers (B, C, H, W), None where the batch has none, and their condition: in training mode what
+        the step learns from."""
+        images, condition, keys = batch.get("image"), super().condition(batch), batch.get("key")
+        if not self.training or keys is None:
+            return images, condition
+        if images is not None:
+            images, condition = self.encoder.varied(images, condition, keys)
+        if self.condition_dropout:
+            dropped = streams.example_uniforms(keys, _DROPPED_CONDITION, 1)[:, 0] < self.condition_dropout
+            condition = condition.without(dropped)
+        return images, condition
 
     def no_condition(self, batch: int = 1) -> Condition:
         """What stands for no condition, of batch ``batch``: given it, p(x | h) is the model's p(x).
@@ -159,8 +169,8 @@ class ConditionalModel(Encoded):
     def initialise(self, batch: Batch) -> None:
         """Data-dependent initialisation, once, before training; cores without one ignore it."""
         if hasattr(self.core, "initialise"):
-            x = scaled(batch["image"], self.likelihood.levels, self.dtype)
-            self.core.initialise(x, self.core.terms(self.condition(batch)))
+            x, h = self._example(batch)
+            self.core.initialise(scaled(x, self.likelihood.levels, self.dtype), self.core.terms(h))
 
     def _guided(self, guidance: float) -> tuple[Any, Likelihood]:
         """Core and likelihood, those of the guided distribution where ``guidance`` is not 0.
@@ -229,8 +239,8 @@ class ConditionalModel(Encoded):
 
         Dropout (in training mode) and the bound's noise draw from the examples' own streams, ``batch["key"]``.
         """
-        x, keys = batch["image"], batch.get("key")
-        parameters = self._parameters_of(x, self.condition(batch), keys if self.training else None)
+        (x, h), keys = self._example(batch), batch.get("key")
+        parameters = self._parameters_of(x, h, keys if self.training else None)
         return -_over_unknown(self.likelihood.log_bound(parameters, x, keys), self.encoder.known(batch))
 
     def sample(self, h: Condition | None = None, count: int = 1, seed: int = 0, **options: Any) -> Tensor:

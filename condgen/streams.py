@@ -75,7 +75,8 @@ def example_bytes(keys: Tensor, stream: int, count: int) -> Tensor:
 
     ``stream`` separates users of the same key. Of the keys of training examples these are taken: 0 and up by dropout,
     call by call, -1 by flips, -2 by the labels encoder, -3 by dequantisation, -4 by the dropping of conditions,
-    -5 by the encoders of views (noise, holes), -6 by augmentation; encoders of others take -16 and below.
+    -5 by the encoders of views (noise, holes), -6 by augmentation, -7 by pairs, -8 by the face encoder; encoders of
+    others take -16 and below.
     """
     words = -(-count // 8)
     counter = torch.arange(words, device=keys.device, dtype=torch.int64) * _GOLDEN  # (words,)

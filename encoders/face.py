@@ -8,11 +8,13 @@ Legend: B pictures, C channels, H x W pixels, D length of the embedding, R regio
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -20,7 +22,12 @@ from condgen import Batch, Condition, DataInfo, Encoder, Options, load, open_fac
 from condgen.encoders.face_network import FaceNetwork
 from condgen.encoders.facenet import PUBLISHED, SIZE, InceptionResnet, published
 from condgen.errors import ModelError, RecipeError, shown
+from condgen.streams import example_uniforms
 
+_STREAM = -8
+"""Of an example's key; see ``condgen.streams.example_bytes``."""
+_CONTRAST, _BRIGHTNESS, _TINT = 0.30, 0.15, 0.10
+"""Of ``light`` 1, either way: contrast about middle grey, all values (of the range 0..1), and each colour's gain."""
 _FILES = (".pt", ".pth", ".safetensors", ".npz")
 
 
@@ -41,8 +48,25 @@ class FaceOptions(Options):
         True, description="Add the mean colours of face, hair and background to the condition (not for triplets)."
     )
 
+    noise: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="In training by likelihood half of the embeddings, of length 1, get noise of up to this length: "
+        "where an embedding looks like none of the training's, colours are believed.",
+    )
+    light: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="In training by likelihood each picture and the colours of its source come under one other light, "
+        "up to this strong (1: as data.augment 1): colours then follow the source's.",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> FaceOptions:
+        if self.light and not self.colours:
+            raise ValueError("light: the condition says nothing of it without colours; leave it out, or set colours")
         if self.network == "small" and self.weights in PUBLISHED:
             raise ValueError(f"weights: {self.weights} is of the other network; set network to inception")
         return self
@@ -117,6 +141,37 @@ class Face(Encoder):
         x = self._rgb(batch["image"])[:, : self.colours]  # three equal ones of a grey picture are one
         means = torch.einsum("bchw,rhw->brc", x, self.region_weights.to(x.dtype))  # (B, R, C)
         return Condition(vector=torch.cat([vector, 2 * means.flatten(1).to(vector.dtype) - 1], dim=1))
+
+    def varied(self, images: Tensor, condition: Condition, keys: Tensor) -> tuple[Tensor, Condition]:
+        """``noise`` on the embedding; ``light`` on the picture and, by the same straight line, on the source's colours.
+
+        The embedding stays as it is under another light: the network standardises pictures, and has learned the rest.
+        """
+        options, vector, D = self.options, condition.vector, self.identity_size
+        if vector is None or not (options.noise or options.light):
+            return images, condition
+        u = example_uniforms(keys, _STREAM, 6 + 2 * D).to(vector.dtype)
+        embedding, colours = vector[:, :D], vector[:, D:]
+        if options.noise:
+            radius, angle = (-2 * u[:, 6 : 6 + D].log()).sqrt(), 2 * torch.pi * u[:, 6 + D :]
+            normal = radius * torch.cos(angle)  # Box and Muller 1958
+            length = options.noise * (2 * u[:, :1] - 1).clamp(min=0)  # half of them: none
+            embedding = F.normalize(embedding + length * normal / D**0.5, dim=1)
+        if options.light:
+            w = options.light * (2 * u[:, 1:6] - 1)  # (B, 5) on -light .. light
+            tint = 1 + _TINT * w[:, 2 : 2 + self.colours]
+            gain = tint * (1 + _CONTRAST * w[:, :1])
+            offset = tint * (0.5 - 0.5 * (1 + _CONTRAST * w[:, :1]) + _BRIGHTNESS * w[:, 1:2])  # of values on 0..1
+            means = (colours.unflatten(1, (-1, self.colours)) + 1) / 2  # (B, R, C)
+            colours = 2 * (means * gain[:, None] + offset[:, None]).clamp(0, 1).flatten(1) - 1
+            images = self._lit(images, gain, offset)
+        return images, replace(condition, vector=torch.cat([embedding, colours], dim=1))
+
+    def _lit(self, images: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+        """Integers (B, C, H, W), their colours on 0..1 times ``gain`` plus ``offset`` (B, C), back on the grid."""
+        top, c = 2**self.info.bit_depth - 1, self.colours
+        lit = images[:, :c] / top * gain[:, :, None, None] + offset[:, :, None, None]
+        return torch.cat([(lit.clamp(0, 1) * top).round().to(images.dtype), images[:, c:]], dim=1)
 
     def _rgb(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) on 0..1, in the weights' precision; alpha shows white."""

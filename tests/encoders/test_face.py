@@ -12,7 +12,7 @@ import torch
 from photos import astronaut, head
 from torch import Tensor
 
-from condgen import DataInfo, open_face
+from condgen import Condition, DataInfo, open_face
 from condgen.data.portraits import draw
 from condgen.encoders import facenet
 from condgen.encoders.face import Face, FaceOptions, region_weights
@@ -20,7 +20,7 @@ from condgen.encoders.face_network import FaceNetwork, resized
 from condgen.encoders.facenet import InceptionResnet
 from condgen.errors import MachineError, ModelError, RecipeError
 from condgen.recipe import recipe_from_dict
-from condgen.recipe.build import build_trained
+from condgen.recipe.build import build_model, build_trained
 from condgen.store import save_model
 
 INFO = DataInfo(3, 32, 32)
@@ -118,6 +118,60 @@ def test_colours_of_drawn_portraits_tell_skin_and_hair() -> None:
     bare = ~has["hat"] & ~has["bald"]
     black, blond = bare & has["dark hair"], bare & (has["blond hair"] | has["grey hair"])
     assert np.mean(hair[blond][:, None] > hair[black][None]) > 0.95
+
+
+@torch.no_grad()
+def test_light_changes_pictures_and_colours_alike() -> None:
+    """What h says of a source under another light is what the encoder sees of that source under it."""
+    face, x, keys = encoder(light=1.0).double(), images(40) // 2 + 60, torch.arange(40)  # no value is cut off
+    h = face({"image": x})
+    lit, other = face.varied(x, h, keys)
+    assert lit.dtype == torch.uint8 and other.vector is not None and h.vector is not None
+    seen = face({"image": lit}).vector
+    assert float((other.vector[:, 128:] - seen[:, 128:]).abs().max()) < 2 / 255
+    assert torch.equal(other.vector[:, :128], h.vector[:, :128])
+    moved = (other.vector - h.vector)[:, 128:].abs().mean(1)
+    assert float(moved.min()) > 0 and float(moved.mean()) > 0.05
+    again, _ = face.varied(x[3:5], h[3:5], keys[3:5])
+    assert torch.equal(again, lit[3:5])  # of picture and key alone
+
+
+def test_noise_turns_half_of_the_embeddings() -> None:
+    face, x, keys = encoder(noise=1.5), images(400, height=16, width=16), torch.arange(400)
+    vector = torch.cat([torch.eye(128)[:1].expand(400, -1), torch.full((400, 9), 0.25)], 1)
+    same, h = face.varied(x, Condition(vector), keys)
+    assert same is x and h.vector is not None and torch.equal(h.vector[:, 128:], vector[:, 128:])
+    assert torch.allclose(h.vector[:, :128].norm(dim=1), torch.ones(400), atol=1e-5)
+    turned = (h.vector[:, :128] - vector[:, :128]).norm(dim=1) > 1e-3
+    assert 160 < int(turned.sum()) < 240
+    cosines = h.vector[turned][:, 0]  # about 1 / sqrt(1 + length^2), length up to 1.5: from 0.55
+    assert 0.4 < float(cosines.min()) < 0.65 and float(cosines.max()) > 0.98
+
+
+def test_neither_noise_nor_light_unless_asked_for() -> None:
+    face, x = encoder(), images(3)
+    h = face({"image": x})
+    assert face.varied(x, h, torch.arange(3)) == (x, h)
+    with pytest.raises(ValueError, match="light: the condition says nothing of it without colours"):
+        FaceOptions(light=0.5, colours=False)
+
+
+def test_training_varies_what_evaluation_does_not() -> None:
+    recipe = recipe_from_dict(
+        {
+            "data": {"source": "portraits", "image_size": 16, "identities": 8, "views": 2, "pairs": "identity"},
+            "encoder": {"type": "face", "light": 1.0, "noise": 1.0, "trainable": False},
+            "model": {"filters": 4, "layers": 1, "likelihood": "logistic_mixture"},
+            "train": {"max_steps": 1},
+        },
+        "test",
+    )
+    model = build_model(recipe, DataInfo(3, 16, 16))
+    batch = {"image": images(4, height=16, width=16), "key": torch.arange(4)}
+    with torch.no_grad():
+        plain, noisy = model.eval().nll(batch), model.train().nll(batch)
+        assert torch.equal(model.nll({"image": batch["image"]}), plain)  # without keys there is no chance
+        assert torch.equal(model.nll(batch), noisy) and not torch.equal(plain, noisy)
 
 
 def test_a_photograph_named_by_a_word_is_aligned(tmp_path: Path) -> None:
