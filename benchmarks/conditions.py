@@ -1,13 +1,14 @@
-"""The same numbers as a map and as a vector: python benchmarks/conditions.py [--minutes 3] [--out DIR] [--json]
+"""The same numbers as a map and as a vector: python benchmarks/conditions.py [--recipe inpaint] [--minutes 3] [--json]
 
-Super-resolution of drawn portraits by the recipe ``superres``: 8x8 means of blocks, once as the map that the encoder
-``low_resolution`` makes of them (equation 5 of van den Oord et al. 2016), and once flattened into a vector, which
-enters each layer as a bias (equation 4), or also by place through m(h), the deconvolutional net over a vector.
+Drawn portraits by the recipe ``superres``, of 8x8 means of blocks, or ``inpaint`` (without labels), of the image with a
+hole and where it is: once as the map that their encoder makes of them (equation 5 of van den Oord et al. 2016), and
+once flattened into a vector, which enters each layer as a bias (equation 4), or also by place through m(h), the
+deconvolutional net over a vector. A vector of inpainting, 4 numbers a pixel, is projected to 32 numbers first.
 
 All have the same number of parameters, as nearly as whole numbers of filters allow, and the same processor time, so
 that other work on the machine favours none: steps of all are timed in turns, the quickest turn of each counts, and its
 run has as many steps as the minutes hold. All else is the same: images, their order, learning rate. Figures are of the
-same test images, with 95 % intervals; ``difference`` is paired, image by image. No pixel is known, so all count.
+same test images, with 95 % intervals, over unknown pixels; ``difference`` is paired, image by image.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 
 import condgen
+from condgen.encoders.masks import Masked
 from condgen.encoders.spatial import LowResolution
 from condgen.evaluate.bits import evaluated_indices, mean_and_ci95
 from condgen.recipe import Recipe, read_recipe
@@ -34,16 +36,22 @@ from condgen.recipe.build import build_model
 from condgen.train.plan import planned_info
 
 TURNS, TIMED_STEPS = 3, 20
-FLAT = {"encoder.type": "low_resolution_flat", "encoder.factor": 4, "encoder.features": 0}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "map": {},
-    "vector": {**FLAT, "model.conditioning": "global"},
-    "vector, also by place": {**FLAT, "model.conditioning": "both", "model.map_channels": 8},
+FIELDS: dict[str, dict[str, Any]] = {"superres": {}, "inpaint": {"encoder.label": "none"}}
+FLAT: dict[str, dict[str, Any]] = {
+    "superres": {"encoder.type": "low_resolution_flat", "encoder.factor": 4, "encoder.features": 0},
+    "inpaint": {"encoder.type": "masked_flat", "encoder.features": 0},
 }
+VARIANTS: dict[str, dict[str, Any] | None] = {
+    "map": None,
+    "vector": {"model.conditioning": "global"},
+    "vector, also by place": {"model.conditioning": "both", "model.map_channels": 8},
+}
+PROJECTED = 32
+"""Numbers that remain of the 4 for each pixel of inpainting."""
 
 
 @condgen.register_encoder("low_resolution_flat")
-class Flat(LowResolution):
+class FlatLowResolution(LowResolution):
     """The means of blocks as a vector."""
 
     def __init__(self, options: Any, info: condgen.DataInfo) -> None:
@@ -54,8 +62,23 @@ class Flat(LowResolution):
         return condgen.Condition(vector=self.on_scale(self.low(batch["image"])).flatten(1))
 
 
+@condgen.register_encoder("masked_flat")
+class FlatMasked(Masked):
+    """The image with a hole, and where it is known, as a vector, which a matrix makes shorter: one for each layer would
+    have no room in as many parameters as the map's model has."""
+
+    def __init__(self, options: Any, info: condgen.DataInfo) -> None:
+        super().__init__(options, info)
+        self.vector_size, self.map_channels = PROJECTED, 0
+        self.project = torch.nn.Linear(self.seen() * info.height * info.width, PROJECTED)
+
+    def encode(self, batch: condgen.Batch) -> condgen.Condition:
+        return condgen.Condition(vector=self.project(self.look(batch).flatten(1)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--recipe", choices=list(FLAT), default="superres")
     parser.add_argument("--minutes", type=float, default=3.0, help="of processor time, for each variant")
     parser.add_argument("--test-images", type=int, default=1000)
     parser.add_argument("--size", type=int, default=32, help="side of the images in pixels; divides by 4")
@@ -71,11 +94,18 @@ def main() -> None:
     for name, run in found.items():
         if name != "map":
             run["difference"], run["difference_ci95"] = mean_and_ci95(run.pop("each") - main_bits)
-    result = {"minutes": arguments.minutes, "threads": torch.get_num_threads(), "size": arguments.size, "runs": found}
+    result = {
+        "recipe": arguments.recipe,
+        "minutes": arguments.minutes,
+        "threads": torch.get_num_threads(),
+        "size": arguments.size,
+        "runs": found,
+    }
     print(json.dumps(result) if arguments.json else table(found))
 
 
 def recipe_of(name: str, arguments: argparse.Namespace, filters: int | None, **train: Any) -> Recipe:
+    flat = VARIANTS[name]
     overrides = {
         "data.image_size": arguments.size,
         "train.max_minutes": None,
@@ -84,11 +114,12 @@ def recipe_of(name: str, arguments: argparse.Namespace, filters: int | None, **t
         "train.checkpoint_every": 10**6,
         "train.tensorboard": False,
         "sample.count": 0,
-        **VARIANTS[name],
+        **FIELDS[arguments.recipe],
+        **({} if flat is None else FLAT[arguments.recipe] | flat),
         **({} if filters is None else {"model.filters": filters}),
         **{f"train.{key}": value for key, value in train.items()},
     }
-    return read_recipe("superres", overrides)
+    return read_recipe(arguments.recipe, overrides)
 
 
 def size_of(recipe: Recipe) -> int:
@@ -138,13 +169,18 @@ def outcome(name: str, arguments: argparse.Namespace, filters: int, steps: int) 
 
 @torch.no_grad()
 def bits_of(model: condgen.ConditionalModel, limit: int) -> np.ndarray:
-    """Bits/dim of the same ``limit`` test images every time."""
+    """Bits of the same ``limit`` test images every time, in units of the unknown sub-pixels of a mean image."""
     images = condgen.open_data(model.recipe.data, "test")
-    found = []
+    found, unknown = [], 0.0
     for indices in np.array_split(evaluated_indices(len(images), limit), -(-limit // 50)):
         batch = images.batch(indices)
-        found.append(model.log_prob(batch["image"], model.condition(batch)).double().numpy())
-    return -np.concatenate(found) / (np.log(2) * model.info.dimensions)
+        nats = model.log_prob_map(batch["image"], model.condition(batch)).double()  # (B, H, W)
+        known = model.encoder.known(batch)
+        counts = torch.ones_like(nats) if known is None else (~known).double()
+        found.append((nats * counts).sum((1, 2)).numpy())
+        unknown += float(counts.sum())
+    each = np.concatenate(found)
+    return -each / (np.log(2) * model.info.channels * unknown / len(each))
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
