@@ -114,6 +114,18 @@ def write_whole(path: Path, data: bytes, *, force: bool = False) -> None:
         raise unwritable(path, error) from error
 
 
+def remove(path: Path) -> None:
+    """Removes a file where it is there.
+
+    Raises:
+        MachineError: it cannot be removed, e.g. as permission is missing.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
 def write_folder(
     folder: Path, files: Iterable[tuple[str, bytes]], ours: re.Pattern[str], *, force: bool = False
 ) -> None:

@@ -49,6 +49,11 @@ class Vector(Encoder):
         ``--vector 0.1,-2,3``: the numbers themselves."""
         if word != "vector":
             return super().parse(word, value)
+        if not value.strip():
+            raise RecipeError(
+                f"--vector: expected a file, or {self.vector_size} numbers with commas between, found nothing.",
+                field="vector",
+            )
         rows = _numbers(value)
         if rows is None:
             rows = self._read(value)

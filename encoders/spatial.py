@@ -188,10 +188,10 @@ class LowResolution(Spatial):
         return _repeated(self.low(batch["image"]), self.options.factor)
 
     def opened(self, path: str) -> Tensor:
-        """A picture of the low size is taken as it is; any other is brought to the full one, of which the view is
-        made."""
-        info = self.info
-        low, resized = open_image(path, info.channels, self.low_height, self.low_width, bit_depth=info.bit_depth)
+        """A picture of the low size is taken as it is; a larger one is brought to the full size, of which the view is
+        made; of a smaller one the view would be made up."""
+        info, size = self.info, (self.low_height, self.low_width)
+        low, resized = open_image(path, info.channels, *size, bit_depth=info.bit_depth, smallest=size)
         return super().opened(path) if resized else _repeated(low[None], self.options.factor)
 
 

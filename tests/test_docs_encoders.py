@@ -21,7 +21,9 @@ from condgen.recipe import read_recipe
 
 PAGE = (Path(__file__).parents[1] / "docs" / "encoders.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-SENTENCES = dict(re.findall(r"^\| (.*?) \| ((?:The encoder|encoder\.type|\.\.\.).*) \|$", PAGE, re.MULTILINE))
+SENTENCES = dict(
+    re.findall(r"^\| (.*?) \| ((?:The encoder|The images|encoder\.type|\.\.\.).*) \|$", PAGE, re.MULTILINE)
+)
 TINY = {
     "data.identities": 16,
     "data.views": 2,
@@ -98,6 +100,13 @@ def alone(batch: Batch) -> Condition:
     return Condition(torch.zeros(len(batch["image"]), 2))
 
 
+def of_another_size() -> object:
+    encoder = Kept()
+    encoder.give = lambda batch: Condition(batch["image"].flatten(1).float() @ torch.ones(6, 2))
+    assert len(encoder({"image": torch.zeros(1, 1, 2, 3)})) == 1
+    return encoder({"image": torch.zeros(1, 1, 4, 3)})
+
+
 def writing(batch: Batch) -> Condition:
     batch["image"].zero_()
     return Condition(torch.zeros(len(batch["image"]), 2))
@@ -121,6 +130,7 @@ BREACHES: dict[str, Callable[[], object]] = {
     "another width, another batch size, or a part that is missing or not declared": giving(
         lambda batch: Condition(torch.zeros(size(batch), 3))
     ),
+    "images of another size or other channels than it was made for (exit 3)": of_another_size,
     "whole numbers": giving(lambda batch: Condition(torch.zeros(size(batch), 2, dtype=torch.int64))),
     "NaN": giving(lambda batch: Condition(torch.full((size(batch), 2), torch.nan))),
     "another device": giving(lambda batch: Condition(torch.zeros(size(batch), 2, device="meta"))),

@@ -144,9 +144,9 @@ upscale = _command(
         "sees no low resolution; give a model with encoder.type=low_resolution",
         """Draw images of a higher resolution, several for each low one, with a model of encoder.type=low_resolution.
 
-        An image of the low size is taken as it is; any other is brought to the full size and reduced from there. The
-        sheet shows the input, its samples, and the image itself where it was larger. One --label holds for all images;
-        otherwise there is one for each, in order.
+        An image of the low size is taken as it is; a larger one is brought to the full size and reduced from there; a
+        smaller one is refused. The sheet shows the input, its samples, and the image itself where it was larger. One
+        --label holds for all images; otherwise there is one for each, in order.
         """,
     )
 )

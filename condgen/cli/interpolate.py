@@ -92,7 +92,7 @@ def interpolate(
             f"{steps} steps in {rows} rows are {steps * rows:,} pictures, beyond the {_LARGEST:,} allowed; take fewer.",
             field="steps",
         )
-    sheet = sheet_path(out, f"{Path(files[0]).stem}-{Path(files[1]).stem}", _OURS, force=force, film=gif)
+    sheet = sheet_path(out, f"{Path(files[0]).stem}-{Path(files[1]).stem}", _OURS, force=force, film=True)
     which, step = one_of("weights", weights, ["ema", "raw"]), checkpoint_of(checkpoint)
     sought = Sought.of(face, box, aligned)
     check_pictures(files)
@@ -100,6 +100,7 @@ def interpolate(
 
     from condgen.draw import displayable
     from condgen.evaluate.smoothness import walk_distances
+    from condgen.files import remove
     from condgen.store import load_conditional
 
     model = embedding_images(
@@ -117,6 +118,8 @@ def interpolate(
     pictures = displayable(images, model.info.bit_depth)  # (steps * rows, C, H, W), grouped by condition
     pictures = pictures.reshape(steps, rows, *pictures.shape[1:]).swapaxes(0, 1)
     along, across = walk_distances(pictures)
+    if not gif:
+        remove(sheet.with_suffix(".gif"))  # of the sheet that --force replaces
     written = _save(sheet, pictures, files, given, model.info.bit_depth, force)
     film = _save_film(sheet.with_suffix(".gif"), pictures, force) if gif else None
     result = {

@@ -169,7 +169,7 @@ def reconstruct(
     _save(path, given.names, original, copies, samples, models, force)
     result = {
         "file": str(path),
-        "images": given.names,
+        "images": files or given.names,
         "resized": given.resized,
         "models": of_models,
         "baselines": of_baselines,

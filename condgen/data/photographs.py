@@ -46,22 +46,32 @@ def open_image(
     fit: str = "crop",
     background: tuple[int, int, int] = (255, 255, 255),
     bit_depth: int = 8,
+    smallest: tuple[int, int] | None = None,
 ) -> tuple[Tensor, bool]:
     """The picture in ``path``, and whether its size had to be changed.
+
+    Args:
+        smallest: (height, width) of which a picture has to have each; None: enlarged, however small it is.
 
     Returns:
         uint8 (C, H, W) on 0 .. 2^bit_depth - 1, and True where the file's own size is another than ``width`` x
         ``height``.
 
     Raises:
-        InputError: the file is missing, damaged, too large, or of a format that is not accepted.
+        InputError: the file is missing, damaged, too large, too small, or of a format that is not accepted.
         MachineError: it needs a package that is not installed.
     """
     path = Path(path)
     data = read_regular(path, MAX_BYTES)
     try:
         with pillow_quiet():
-            pixels, resized = framed(decode(data), Framing(channels, height, width, fit, background))
+            picture = decode(data)
+            if smallest is not None and (picture.height < smallest[0] or picture.width < smallest[1]):
+                wanted = f"{smallest[1]}x{smallest[0]}"
+                raise Unreadable(
+                    f"it is {picture.width}x{picture.height} where at least {wanted} is wanted; give a larger one"
+                )
+            pixels, resized = framed(picture, Framing(channels, height, width, fit, background))
     except Unreadable as reason:
         raise unusable(path, reason) from reason
     return torch.from_numpy(np.array(pixels, order="C")) >> (8 - bit_depth), resized

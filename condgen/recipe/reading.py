@@ -165,9 +165,27 @@ def _checked(draft: _Draft) -> Recipe:
         if error.field == "encoder.type":  # no such encoder is installed
             raise RecipeError(f"{where(*place)}{error.message}", file=place[0], field=error.field) from error
         raise
+    _check_pairs(recipe, draft.places)
     own = {"type": recipe.encoder.type, "dropout": recipe.encoder.dropout}
     filled = EncoderSection.model_validate({**options.model_dump(mode="json"), **own})
     return recipe.model_copy(update={"encoder": filled})
+
+
+def _check_pairs(recipe: Recipe, places: Mapping[str, Place]) -> None:
+    """Raises:
+    RecipeError: ``data.pairs`` would show another image to an encoder that shows the image itself around a hole.
+    """
+    from condgen.plugins import find_encoder
+
+    if recipe.data.pairs == "none" or find_encoder(recipe.encoder.type).task != "complete":
+        return
+    place = places.get("data.pairs", (None, None))
+    raise RecipeError(
+        f"{where(*place)}data.pairs: encoder.type={recipe.encoder.type} shows what is known of the image itself, which "
+        "that of another image is not; leave data.pairs at none.",
+        file=place[0],
+        field="data.pairs",
+    )
 
 
 def _validated(draft: _Draft) -> Recipe:

@@ -168,6 +168,34 @@ def test_names_that_are_taken_are_left_alone(condgen: Call) -> None:
     assert refused["code"] == 2 and "other files" in refused["message"] and Path("a-b/mine.txt").exists()
 
 
+def test_a_film_does_not_stay_behind_as_if_it_were_the_new_sheet_s(condgen: Call) -> None:
+    words = ("interpolate", "a.png", "b.png", "--model", "short", "--steps", 2, "--rows", 1, "--out", "w.png")
+    assert condgen(*words, "--gif")["gif"] == "w.gif"
+    film = Path("w.gif").read_bytes()
+    Path("w.png").unlink()
+    (Path("w") / "0-0.png").unlink()
+    (Path("w") / "0-1.png").unlink()
+    Path("w").rmdir()
+    refused = condgen(*words)  # nothing but the film is there
+    assert refused["code"] == 2 and refused["message"] == "w.gif exists; choose another name or add --force."
+    assert Path("w.gif").read_bytes() == film and not Path("w.png").exists()
+    again = condgen(*words, "--force", "--seed", 3)
+    assert again["code"] == 0 and again["gif"] is None and Path("w.png").exists() and not Path("w.gif").exists()
+    assert condgen(*words, "--force")["code"] == 0  # without one too
+    Path("w.gif").mkdir()
+    for more in ((), ("--gif",)):
+        refused = condgen(*words, "--force", *more)
+        assert refused["code"] == 2 and "w.gif is a folder" in refused["message"] and Path("w.gif").is_dir()
+
+
+def test_a_failed_walk_leaves_the_old_film(condgen: Call) -> None:
+    words = ("interpolate", "a.png", "b.png", "--model", "short", "--steps", 2, "--rows", 1, "--out", "w.png")
+    assert condgen(*words, "--gif")["code"] == 0
+    before = {path: path.read_bytes() for path in Path().glob("w*") if path.is_file()}
+    assert condgen(*words, "--force", "--temperature", 0)["code"] == 2
+    assert {path: path.read_bytes() for path in Path().glob("w*") if path.is_file()} == before
+
+
 def test_the_same_picture_twice_is_said(condgen: Call, capsys: pytest.CaptureFixture[str]) -> None:
     code = run(app(), ["interpolate", "a.png", "a.png", "--model", "short", "--rows", "1", "--quiet"])
     printed = capsys.readouterr()

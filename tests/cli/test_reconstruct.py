@@ -119,6 +119,16 @@ def test_the_sheet_of_files(condgen: Call) -> None:
         assert picture.width > 5 * WIDTH and picture.height > 4 * HEIGHT
 
 
+def test_files_are_named_as_they_were_given(condgen: Call) -> None:
+    Path("deep").mkdir()
+    for name in ("deep/a.png", "b.png"):
+        Path(name).write_bytes(Path("a.png").read_bytes())
+    files = ["deep/a.png", "./b.png", str(Path("a.png").absolute())]
+    found = condgen(*files, "--model", "bits-2", "--count", 1)
+    assert found["images"] == files
+    assert [label for label, _ in found["rows"]] == ["a.png", "b.png", "a.png"]
+
+
 def test_held_out_images_of_the_models_own_data(condgen: Call, capsys: pytest.CaptureFixture[str]) -> None:
     data = ("--data-split", "test", "data.root=data.npz", "data.test=0.5")
     found = condgen(*data, "--model", "bits-2", "--images", 3, "--count", 1)

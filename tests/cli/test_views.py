@@ -66,6 +66,7 @@ def home(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(f"{name}.png")
     Image.fromarray(generator.integers(0, 256, (H, W), dtype=np.uint8)).save("grey.png")
     Image.fromarray(np.where(KNOWN, 0, 255).astype(np.uint8)).save("mask.png")
+    Image.fromarray(generator.integers(0, 256, (2, 9, 3), dtype=np.uint8)).save("tiny.png")
     Path("text.png").write_text("no picture")
     Path("cut.png").write_bytes(Path("full.png").read_bytes()[:50])
 
@@ -180,6 +181,12 @@ def test_complete_without_a_label_leaves_the_attributes_unknown(condgen: Call) -
         (["upscale", "text.png", "--model", "sharp"], 3, "text.png is no usable picture"),
         (["upscale", "cut.png", "--model", "sharp"], 3, "cut.png is no usable picture"),
         (["upscale", "low.png", "absent.png", "--model", "sharp"], 3, "absent.png cannot be opened"),
+        (
+            ["upscale", "low.png", "tiny.png", "--model", "sharp"],
+            3,
+            "tiny.png is no usable picture: it is 9x2 where at least 2x3 is wanted; give a larger one.",
+        ),
+        (["sample", "sharp", "--image", "tiny.png"], 3, "tiny.png is no usable picture: it is 9x2 where at least 2x3"),
         (["upscale", "runs", "--model", "sharp"], 3, "runs is not a regular file"),
         (["upscale", "low.png", "--model", "coloured"], 4, "coloured sees no low resolution; give a model with"),
         (["upscale", "low.png", "--model", "plain"], 4, "plain sees no low resolution"),

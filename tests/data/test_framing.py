@@ -74,6 +74,22 @@ def test_pad_shrinks_what_is_too_large() -> None:
     assert (found[:, :, :2] == np.array([1, 2, 3])[:, None, None]).all()
 
 
+@pytest.mark.parametrize(("size", "fits"), [((4, 3), True), ((5, 9), True), ((4, 2), False), ((3, 9), False)])
+def test_a_picture_below_the_smallest_size_is_refused(tmp_path: Path, size: tuple[int, int], fits: bool) -> None:
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[274] = 6  # upright it is as high as the file is wide
+    Image.new("RGB", size, (9, 9, 9)).save(path, exif=exif)
+    assert open_image(path, 3, 32, 32)[1]
+    if fits:
+        assert open_image(path, 3, 32, 32, smallest=(4, 3))[0].shape == (3, 32, 32)
+        return
+    with pytest.raises(InputError) as error:
+        open_image(path, 3, 32, 32, smallest=(4, 3))
+    sizes = f"it is {size[1]}x{size[0]} where at least 3x4 is wanted; give a larger one."
+    assert error.value.message == f"{path} is no usable picture: {sizes}"
+
+
 def test_exact_refuses_another_size(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(saved(gradient(12, 10), "PNG"))

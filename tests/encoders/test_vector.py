@@ -84,7 +84,8 @@ def test_numbers_are_a_vector_themselves() -> None:
         ("nothing.npy", InputError, r"nothing\.npy cannot be opened \(No such file or directory\)"),
         ("nothing.csv", InputError, r"nothing\.csv cannot be opened"),
         ("a\0b.npy", InputError, "cannot be opened"),
-        ("", InputError, "is no .csv"),
+        ("", RecipeError, "expected a file, or "),
+        ("notes", InputError, "is no .csv"),
     ],
 )
 def test_words_that_are_refused(text: str, error: type[CondgenError], sentence: str) -> None:
@@ -203,6 +204,8 @@ def test_a_table_of_ten_numbers_trains_and_samples(condgen: Call) -> None:
     for words, code, sentence in (
         (("--vector", "1,2"), 2, "expected 10 numbers with commas between, found 2"),
         (("--vector", "lost.csv"), 3, "cannot be opened"),
+        (("--vector", ""), 2, "--vector: expected a file, or 10 numbers with commas between, found nothing."),
+        (("--vector", "  "), 2, "--vector: expected a file, or 10 numbers with commas between, found nothing."),
         (("--vector", numbers, "--guidance", "nan"), 2, "guidance is a number from -1 to 100"),
         (("--vector", numbers, "--guidance", "-2"), 2, "guidance is a number from -1 to 100"),
         (("--vector", numbers, "--guidence", "2"), 2, "did you mean --guidance?"),

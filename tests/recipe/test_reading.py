@@ -43,7 +43,7 @@ class Needy(condgen.Options):
 
 @pytest.fixture(autouse=True)
 def encoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two encoders of this process, forgotten after each test."""
+    """Three encoders of this process, forgotten after each test."""
     monkeypatch.setattr(plugins, "_registered", {})
 
     @condgen.register_encoder("toy")
@@ -53,6 +53,10 @@ def encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     @condgen.register_encoder("needy")
     class NeedyToy(condgen.Encoder):
         pass
+
+    @condgen.register_encoder("painter")
+    class Painter(condgen.Encoder):
+        task = "complete"
 
     Toy.Options = Options
     NeedyToy.Options = Needy
@@ -171,6 +175,14 @@ IN_A_FILE = [
         BASE + "data:\n  flip: true",
         "line 4: data.flip: drawn portraits know left from right (looking left); leave it false.",
     ),
+    *[
+        (
+            BASE + f"encoder:\n  type: {kind}\ndata:\n  pairs: identity",
+            f"line 6: data.pairs: encoder.type={kind} shows what is known of the image itself, which that of another "
+            "image is not; leave data.pairs at none.",
+        )
+        for kind in ("masked", "painter")
+    ],
     ("train:\n", "line 1: train: give max_steps or max_minutes, or training would never end."),
     # the encoder's own fields
     (
