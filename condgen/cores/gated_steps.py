@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from condgen.cores.cache import Cache, Step
-from condgen.cores.steps import Here, PixelStrip, RowStrip, flat, kernel, put
+from condgen.cores.packed import Packed
+from condgen.cores.steps import Here, PixelStrip, RowStrip, flat, put
 
 if TYPE_CHECKING:
     from condgen.cores.conditioning import Terms
@@ -64,8 +64,8 @@ def gated_row(layer: Any, v: Here, terms: Terms, cache: Cache) -> tuple[Here, He
     conv, B, p = layer.vertical_conv, cache.batch, layer.vertical_conv.out_channels // 2
 
     def make() -> tuple[Step, Here, Here]:
-        weight, bias = kernel(conv.weight), conv.bias.detach()
-        link_weight, link_bias = kernel(layer.link.weight), layer.link.bias.detach()
+        weight, link_bias = conv.weight.detach(), layer.link.bias.detach()
+        convolution, to_link = Packed(weight, conv.bias), Packed(layer.link.weight, link_bias)
         strip = RowStrip(B, conv.in_channels, conv.kernel_size, cache.width, weight)
         y, link = Here.of((B, cache.width), p, weight), Here.of((B, cache.width), 2 * p, weight)
         signal, opening = (weight.new_empty(B, cache.width, p) for _ in range(2))
@@ -76,8 +76,8 @@ def gated_row(layer: Any, v: Here, terms: Terms, cache: Cache) -> tuple[Here, He
                 return
             strip.begin_row()
             strip.places[0].copy_(v.values)
-            a = terms.added(F.conv2d(strip.whole, weight, bias), layer.vertical_bias, cache)
-            link.values.copy_(flat(F.conv2d(a, link_weight, link_bias)))
+            a = terms.added(convolution(strip.whole), layer.vertical_bias, cache)
+            link.values.copy_(flat(to_link(a)))
             gates = flat(a)
             torch.tanh(gates[..., :p], out=signal)
             torch.sigmoid(gates[..., p:], out=opening)

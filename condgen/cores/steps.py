@@ -13,15 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from condgen import native
 from condgen.cores.cache import Cache, Step
-
-_FEW = 160
-"""Up to so many values torch's elu is faster, although its expm1 takes ten times as long: it is one operator."""
+from condgen.cores.packed import Packed
 
 
 class Here:
@@ -133,11 +132,6 @@ def matrix(weight: Tensor) -> Tensor:
     return weight.detach()[:, :, -1].permute(2, 1, 0).flatten(0, 1).contiguous()
 
 
-def kernel(weight: Tensor) -> Tensor:
-    """A kernel as convolutions of ``Strip``s like it best."""
-    return weight.detach().contiguous(memory_format=torch.channels_last)
-
-
 def activate(nonlinearity: str, x: Here, out: Sequence[Tensor], compiled: bool = False) -> Step:
     """The step that writes the nonlinearity of ``x`` to ``out``, for each column; of concat_elu 2 C channels."""
     values = x.values
@@ -146,6 +140,8 @@ def activate(nonlinearity: str, x: Here, out: Sequence[Tensor], compiled: bool =
         return native.step("concat_elu_pixel", *fields)
     if nonlinearity == "relu":
         return lambda c: torch.clamp(values, 0, out=out[c])
+    if nonlinearity == "concat_elu" and values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
+        return _concat_elu_of_numpy(x.signed, out)
     below = torch.empty_like(values, memory_format=torch.contiguous_format)
     one = below.new_ones(())  # a number would be made a tensor in every call
     exp_, sub_ = below.exp_, below.sub_
@@ -158,17 +154,8 @@ def activate(nonlinearity: str, x: Here, out: Sequence[Tensor], compiled: bool =
             torch.maximum(values, below, out=out[c])
 
         return elu
-    signed, negative, wide = x.signed, x.signed[1], below[None]
-    both = [y.unflatten(-1, (2, -1)).movedim(-2, 0) for y in out]
+    signed, negative, wide, both = x.signed, x.signed[1], below[None], _halves(out)
     neg, minimum, maximum = torch.neg, torch.minimum, torch.maximum
-    if signed.numel() <= _FEW:
-        into_buffer: Any = torch._C._nn.elu  # what F.elu calls; F.elu allocates
-
-        def few(c: int) -> None:
-            neg(values, out=negative)
-            into_buffer(signed, out=both[c])
-
-        return few
 
     def concat_elu(c: int) -> None:
         neg(values, out=negative)
@@ -180,14 +167,35 @@ def activate(nonlinearity: str, x: Here, out: Sequence[Tensor], compiled: bool =
     return concat_elu
 
 
+def _halves(out: Sequence[Tensor]) -> list[Tensor]:
+    """Of (..., 2 C) each the half for x and the one for -x, (2, ..., C)."""
+    return [y.unflatten(-1, (2, -1)).movedim(-2, 0) for y in out]
+
+
+def _concat_elu_of_numpy(signed: Tensor, out: Sequence[Tensor]) -> Step:
+    """On a CPU numpy's functions over the same memory cost half of torch's operators, which are made for more."""
+    both, whole = [y.numpy() for y in _halves(out)], signed.numpy()
+    values, negative = whole
+    below, zero = np.empty_like(values), np.zeros((), values.dtype)
+    subtract, minimum, expm1, maximum = np.subtract, np.minimum, np.expm1, np.maximum
+
+    def concat_elu(c: int) -> None:
+        subtract(zero, values, negative)  # numpy 2.4's own ``negative`` errs where values lie 16 bytes apart
+        minimum(values, negative, out=below)  # -|x|
+        expm1(below, below)
+        maximum(whole, below, out=both[c])  # elu(x) = max(x, e^-|x| - 1), and so is elu(-x)
+
+    return concat_elu
+
+
 def vertical_row(layer: Any, x: Here, cache: Cache) -> Here | None:
     """A row of a ``VerticalConv``; None where a stride has none. Above the image, at row -1, zero."""
     s, batch = layer.stride[0], len(x.values)
 
     def make() -> tuple[Step, Step, Here]:
-        weight, bias = kernel(layer.weight), layer.bias.detach()
-        strip = RowStrip(batch, layer.in_channels, layer.kernel_size, cache.width, weight)
-        y = Here.of((batch, cache.width // s), layer.out_channels, weight)
+        convolution, like = Packed(layer.weight, layer.bias, (s, s)), layer.weight.detach()
+        strip = RowStrip(batch, layer.in_channels, layer.kernel_size, cache.width, like)
+        y = Here.of((batch, cache.width // s), layer.out_channels, like)
 
         def take(c: int) -> None:
             if cache.row >= 0:
@@ -196,7 +204,7 @@ def vertical_row(layer: Any, x: Here, cache: Cache) -> Here | None:
 
         def give(c: int) -> None:
             if cache.row >= 0:
-                y.values.copy_(flat(F.conv2d(strip.whole, weight, bias, s)))
+                y.values.copy_(flat(convolution(strip.whole)))
 
         return take, give, y
 
@@ -213,14 +221,15 @@ def corner_pixel(layer: Any, x: Here, cache: Cache) -> Here | None:
     s = layer.stride[0]
 
     def make() -> tuple[Step, Step, Here]:
-        B, width, weight, bias = len(x.values), cache.width, kernel(layer.weight), layer.bias.detach()
+        B, width, weight = len(x.values), cache.width, layer.weight.detach()
         strip = PixelStrip(B, layer.in_channels, layer.kernel_size, width, weight)
-        weight_above, above = kernel(weight[:, :, :-1]), weight.new_zeros(width // s, B, layer.out_channels)
+        beside = Packed(weight[:, :, :-1], layer.bias, (1, s))
+        above = weight.new_zeros(width // s, B, layer.out_channels)
         y = Here.of((B,), layer.out_channels, weight)
 
         def begin() -> None:
             if cache.row % s == 0:
-                put(F.conv2d(strip.above(), weight_above, bias, (1, s)), above)
+                put(beside(strip.above()), above)
             strip.begin_row()
 
         cache.row_step(begin)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from condgen import native
 from condgen.cores.cache import Cache, Step
-from condgen.cores.steps import Here, PixelStrip, RowStrip, activate, flat, kernel, matrix, put, way
+from condgen.cores.packed import Packed
+from condgen.cores.steps import Here, PixelStrip, RowStrip, activate, flat, matrix, put, way
 
 if TYPE_CHECKING:
     from condgen.cores.conditioning import Terms
@@ -27,21 +28,21 @@ def start_rows(above: Any, row: Any, cache: Cache) -> tuple[Here, Here]:
     """Two ``VerticalConv`` of the image and of ones, shifted down: row 0 has nothing at all."""
 
     def make() -> tuple[Step, Here, Here]:
-        weights, biases = (kernel(above.weight), kernel(row.weight)), (above.bias.detach(), row.bias.detach())
-        B, width = cache.batch, cache.width
-        strips = [RowStrip(B, above.in_channels, conv.kernel_size, width, weights[0]) for conv in (above, row)]
-        u, ul = (Here.of((B, width), above.out_channels, weights[0]) for _ in strips)
+        B, width, like = cache.batch, cache.width, above.weight.detach()
+        convolutions = [Packed(conv.weight, conv.bias) for conv in (above, row)]
+        strips = [RowStrip(B, above.in_channels, conv.kernel_size, width, like) for conv in (above, row)]
+        u, ul = (Here.of((B, width), above.out_channels, like) for _ in strips)
 
         def step(c: int) -> None:
             if cache.row == 0:
                 return
             pixels = flat(cache.image[:, :, cache.row - 1 : cache.row])
-            for strip, weight, bias, y in zip(strips, weights, biases, (u, ul), strict=True):
+            for strip, convolution, y in zip(strips, convolutions, (u, ul), strict=True):
                 strip.begin_row()
                 (place,) = strip.places
                 place[..., :-1].copy_(pixels)
                 place[..., -1] = 1
-                y.values.copy_(flat(F.conv2d(strip.whole, weight, bias)))
+                y.values.copy_(flat(convolution(strip.whole)))
 
         return step, u, ul
 
@@ -55,7 +56,7 @@ def start_pixel(layer: Any, above: Here, cache: Cache) -> Here:
 
     def make() -> tuple[Step, Here]:
         kh = layer.kernel_size[0]
-        weight, bias = kernel(layer.weight), layer.bias.detach()
+        weight, convolution = layer.weight.detach(), Packed(layer.weight[:, :, :-1], layer.bias)
         B, outputs, channels = cache.batch, len(weight), weight.shape[1] - 1
         of_row, before = weight.new_zeros(cache.width, B, outputs), weight.new_ones(B, channels + 1)
         y = Here.of((B,), outputs, weight)
@@ -66,7 +67,7 @@ def start_pixel(layer: Any, above: Here, cache: Cache) -> Here:
             ones = torch.ones_like(rows[:, :1])
             ones[:, :, : max(0, kh - 1 - r)] = 0
             of_row.copy_(above.values.transpose(0, 1))
-            beside = F.conv2d(torch.cat([rows, ones], 1), weight[:, :, :-1], bias)
+            beside = convolution(torch.cat([rows, ones], 1))
             of_row[1:] += beside[:, :, 0].permute(2, 0, 1)
 
         cache.row_step(begin)
@@ -129,31 +130,30 @@ def resnet(block: Any, feature: Any, terms: Terms, auxiliary: tuple[Any, ...], c
 
 def _parts(block: Any) -> list[Tensor]:
     """The weights of the 1x1 layer for each of the auxiliary features."""
-    return [] if block.nin is None else [kernel(part) for part in block.nin.weight.split(block.nin.inputs, dim=1)]
+    return [] if block.nin is None else list(block.nin.weight.detach().split(block.nin.inputs, dim=1))
 
 
 def _row_resnet(block: Any, x: Here, terms: Terms, auxiliary: list[Here], cache: Cache) -> tuple[Step, Here]:
-    first, second = kernel(block.conv_in.weight), kernel(block.conv_out.weight)
-    bias, gate_bias = block.conv_in.bias.detach(), block.conv_out.bias.detach()
+    bias, like = block.conv_in.bias.detach(), block.conv_in.weight.detach()
     if block.nin is not None:
         bias = bias + block.nin.bias.detach()
-    B, width, filters = cache.batch, cache.width, len(first)
-    hidden, y = (Here.of((B, width), filters, first) for _ in range(2))
-    inner = RowStrip(B, second.shape[1], block.conv_out.kernel_size, width, first)
+    first, second = Packed(like, bias), Packed(block.conv_out.weight, block.conv_out.bias)
+    B, width, filters = cache.batch, cache.width, len(like)
+    hidden, y = (Here.of((B, width), filters, like) for _ in range(2))
+    inner = RowStrip(B, block.conv_out.in_channels, block.conv_out.kernel_size, width, like)
     outer = _rows(x)
-    others = [(_rows(other).row, part) for other, part in zip(auxiliary, _parts(block), strict=True)]
+    others = [(_rows(other).row, Packed(part)) for other, part in zip(auxiliary, _parts(block), strict=True)]
     nonlinearity = activate(block.activation.nonlinearity, hidden, inner.places)
     opening, values, hidden_values, out = hidden.values.new_empty(B, width, filters), x.values, hidden.values, y.values
 
     def step(c: int) -> None:
-        into = flat(F.conv2d(outer.whole, first, bias))
+        into = first(outer.whole)
         for row, part in others:
-            into = torch.add(into, flat(F.conv2d(row, part)), out=hidden_values)
-        if not others:
-            hidden_values.copy_(into)
+            into = part.add_to(into, row)
+        hidden_values.copy_(flat(into))
         inner.begin_row()
         nonlinearity(0)
-        gates = flat(terms.added(F.conv2d(inner.whole, second, gate_bias), block.condition, cache))
+        gates = flat(terms.added(second(inner.whole), block.condition, cache))
         torch.sigmoid(gates[..., filters:], out=opening)
         torch.addcmul(values, gates[..., :filters], opening, out=out)
 
@@ -161,7 +161,7 @@ def _row_resnet(block: Any, x: Here, terms: Terms, auxiliary: list[Here], cache:
 
 
 def _pixel_resnet(block: Any, x: Here, terms: Terms, auxiliary: list[Here], cache: Cache) -> tuple[Step, Here]:
-    first, second = kernel(block.conv_in.weight), kernel(block.conv_out.weight)
+    first, second = block.conv_in.weight.detach(), block.conv_out.weight.detach()
     B, width, filters = cache.batch, cache.width, len(first)
     outer, inner = _pixels(x), PixelStrip(B, second.shape[1], block.conv_out.kernel_size, width, first)
     hidden, y = (Here.of((B,), filters, first) for _ in range(2))
@@ -209,18 +209,18 @@ def _row_share(
     biases = [block.conv_in.bias.detach(), block.conv_out.bias.detach()]
     if block.nin is not None:
         biases[0] = biases[0] + block.nin.bias.detach()
-    rows = [(_rows(other).row, part) for other, part in auxiliary if other.by_rows]
-    (outer, inner), (first, second) = strips, [kernel(weight[:, :, :-1]) for weight in weights]
-    looks_up, in_share = first.shape[2] > 0, shares[0].transpose(0, 1)
-    constant = [bias.view(1, -1, 1, 1).expand(cache.batch, -1, 1, cache.width) for bias in biases]
+    rows = [(_rows(other).row, Packed(part)) for other, part in auxiliary if other.by_rows]
+    (outer, inner), looks_up, constant = strips, weights[0].shape[2] > 1, []
+    first, second = (Packed(weight[:, :, :-1], bias) for weight, bias in zip(weights, biases, strict=True))
+    if not looks_up:
+        constant = [bias.view(1, -1, 1, 1).expand(cache.batch, -1, 1, cache.width) for bias in biases]
 
     def begin() -> None:
-        into = flat(F.conv2d(outer.above(), first, biases[0]) if looks_up else constant[0])
+        into = first(outer.above()) if looks_up else constant[0].clone()
         for row, part in rows:
-            into = torch.add(into, flat(F.conv2d(row, part)), out=in_share)
-        if not rows:
-            in_share.copy_(into)
-        gates = F.conv2d(inner.above(), second, biases[1]) if looks_up else constant[1]
+            into = part.add_to(into, row)
+        put(into, shares[0])
+        gates = second(inner.above()) if looks_up else constant[1]
         put(terms.added(gates, block.condition, cache), shares[1])
         outer.begin_row()
         inner.begin_row()
