@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condgen import streams
-from condgen.cores import steps
 from condgen.cores.cache import Cache
+from condgen.cores.layers_steps import corner_pixel, up_pixel, up_row, vertical_row
+from condgen.cores.steps import matrix
 
 
 def colour_groups(maps: int, colours: int) -> Tensor:
@@ -66,7 +67,7 @@ class VerticalConv(nn.Conv2d):
     def forward(self, x: Any, cache: Cache | None = None, crop: bool = True) -> Any:
         """``crop``: without the rows that come from the padding below."""
         if cache is not None:
-            return steps.vertical_row(self, x, cache)
+            return vertical_row(self, x, cache)
         y = super().forward(x)
         return y[:, :, : -(-x.shape[2] // self.stride[0])] if crop else y
 
@@ -88,7 +89,7 @@ class CornerConv(nn.Conv2d):
     def forward(self, x: Any, cache: Cache | None = None, crop: bool = True) -> Any:
         """``crop``: without the rows and columns that come from the padding below and at the right."""
         if cache is not None:
-            return steps.corner_pixel(self, x, cache)
+            return corner_pixel(self, x, cache)
         y = super().forward(x)
         rows, columns = (-(-side // self.stride[0]) for side in x.shape[2:])
         return y[:, :, :rows, :columns] if crop else y
@@ -117,7 +118,7 @@ class UpConv(nn.ConvTranspose2d):
     def forward(self, x: Any, cache: Cache | None = None) -> Any:  # type: ignore[override]
         """With a cache ``x`` is None where the coarse input has not moved."""
         if cache is not None:
-            return steps.up_row(self, x, cache) if self.by_rows else steps.up_pixel(self, x, cache)
+            return up_row(self, x, cache) if self.by_rows else up_pixel(self, x, cache)
         if x is None:
             raise ValueError("a whole image needs its input")
         H, W = x.shape[2:]
@@ -213,7 +214,7 @@ class MaskedConv(nn.Conv2d):
         Args:
             bias: as one more row, for an input of 1 behind the others.
         """
-        taps = steps.matrix(self.weight * self.mask)
+        taps = matrix(self.weight * self.mask)
         return torch.cat([taps, _bias(self).detach()[None]]) if bias else taps
 
     def forward(self, x: Tensor) -> Tensor:
