@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from condgen import streams
 from condgen.condition import Batch, Condition, DataInfo, Encoder
 from condgen.cores.guided import GuidedCore
-from condgen.errors import InputError, RecipeError
+from condgen.errors import InputError, RecipeError, shown
 from condgen.likelihoods import Guided, Likelihood, Temperature, scaled
 from condgen.samplers import SAMPLERS, in_tiles, resolved
 
@@ -56,7 +57,8 @@ class Encoded(nn.Module):
         ``encode(image=x)`` with a uint8 (B, C, H, W) on the model's grid, or any other key of a batch.
 
         Raises:
-            RecipeError: the encoder does not know the word or its value, or two words say the same thing.
+            RecipeError: the encoder does not know the word or its value, the value is no text, or two words say the
+                same thing.
         """
         batch: dict[str, Tensor] = {}
         said: dict[str, str] = {}
@@ -64,7 +66,15 @@ class Encoded(nn.Module):
             if isinstance(value, Tensor):
                 batch[word] = value
                 continue
-            parsed = [self.encoder.parse(word, entry) for entry in ([value] if isinstance(value, str) else value)]
+            entries = [value] if isinstance(value, str) else value
+            texts = isinstance(entries, Sequence) and all(isinstance(entry, str) for entry in entries)
+            if not texts or not entries:
+                raise RecipeError(
+                    f"{shown(word)}: expected text, several texts or a tensor, found {shown(value)[:60]}; give one of "
+                    "these.",
+                    field=word,
+                )
+            parsed = [self.encoder.parse(word, entry) for entry in entries]
             for key in parsed[0]:
                 if key in said:
                     raise RecipeError(f"--{word} and --{said[key]} say the same thing; give one of them.", field=word)
@@ -178,12 +188,13 @@ class ConditionalModel(Encoded):
         Raises:
             RecipeError: ``guidance`` out of range, or the model does not know p(x).
         """
+        if not (isinstance(guidance, Real) and -1 <= guidance <= _MOST_GUIDANCE):
+            raise RecipeError(
+                f"guidance is a number from -1 to {_MOST_GUIDANCE}, 0 for none, not {shown(guidance)[:60]}.",
+                field="guidance",
+            )
         if guidance == 0:
             return self.core, self.likelihood
-        if not -1 <= guidance <= _MOST_GUIDANCE:
-            raise RecipeError(
-                f"guidance is a number from -1 to {_MOST_GUIDANCE}, 0 for none, not {guidance}.", field="guidance"
-            )
         if not self.conditional:
             raise RecipeError("The model has no condition to be guided by; leave guidance out.", field="guidance")
         self.no_condition()  # or its sentence
@@ -309,8 +320,10 @@ class ConditionalModel(Encoded):
             )
         both = temperature if isinstance(temperature, tuple) else (temperature, temperature)
         for number in both:
-            if not (math.isfinite(number) and number > 0):
-                raise RecipeError(f"The temperature is a number above 0, not {number}.", field="temperature")
+            if not (isinstance(number, Real) and math.isfinite(number) and number > 0):
+                raise RecipeError(
+                    f"The temperature is a number above 0, not {shown(number)[:60]}.", field="temperature"
+                )
         if both[0] == both[1]:
             temperature = both[0]
         elif not self.likelihood.picks_component:

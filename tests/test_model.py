@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from building import all_images, condition_for, random_images, tiny_model
@@ -128,6 +130,8 @@ def test_progress_counts_the_pixels_of_all_tiles() -> None:
         (lambda m: m.sample(), RecipeError, "conditional"),
         (lambda m: m.sample(condition_for(m), sampler="magic"), RecipeError, "magic"),
         (lambda m: m.sample(condition_for(m), temperature=float("nan")), RecipeError, "temperature"),
+        (lambda m: m.sample(condition_for(m), temperature="a"), RecipeError, "temperature is a number above 0, not a"),
+        (lambda m: m.sample(condition_for(m), guidance="a"), RecipeError, "guidance is a number from -1 to 100"),
         (lambda m: m.sample(condition_for(m), temperature=(1.0, 0.0)), RecipeError, "temperature"),
         (lambda m: m.sample(condition_for(m), temperature=(1.0, 0.5)), RecipeError, "Categorical likelihood is not"),
         (lambda m: m.sample(condition_for(m), count=0), RecipeError, "count"),
@@ -146,3 +150,10 @@ def test_the_empty_condition_stands_for_every_image() -> None:
     model = tiny_model()
     x = random_images(model, 5)
     assert torch.equal(model.log_prob(x), model.log_prob(x, Condition()))
+
+
+@pytest.mark.parametrize("value", [3, None, [], ["cat", 3], 0.5])
+def test_words_that_are_no_text_are_a_sentence(value: Any) -> None:
+    with pytest.raises(RecipeError, match="^label: expected text, several texts or a tensor, found ") as error:
+        tiny_model().encode(label=value)
+    assert error.value.field == "label"
