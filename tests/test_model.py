@@ -154,6 +154,6 @@ def test_the_empty_condition_stands_for_every_image() -> None:
 
 @pytest.mark.parametrize("value", [3, None, [], ["cat", 3], 0.5])
 def test_words_that_are_no_text_are_a_sentence(value: Any) -> None:
-    with pytest.raises(RecipeError, match="^label: expected text, several texts or a tensor, found ") as error:
+    with pytest.raises(RecipeError, match=r"^label: expected text, several texts or a tensor, found ") as error:
         tiny_model().encode(label=value)
     assert error.value.field == "label"
