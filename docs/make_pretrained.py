@@ -33,7 +33,7 @@ EMBEDDING = (
     "A small convolutional network of 0.68 million parameters (fp16 here, fp32 once loaded): a picture of {side}x"
     "{side} pixels of an aligned face becomes {size} numbers; pictures of one person lie near each other. Triplets.",
     "    {command}",
-    "{steps:,} steps in {minutes:.0f} minutes, one thread on two busy cores of an AMD EPYC (avx512).",
+    "{steps:,} steps in {minutes:.0f} minutes, one thread on a core of its own, AMD EPYC (avx512).",
     "Over all pairs of {examples:,} pictures of {people} drawn people of the test split: AUC {auc:.4f}, TAR {tar:.3f} "
     "at FAR 1e-3 (brightness-normalised raw pixels: AUC {baseline:.4f}).",
     "Of photographs it tells light, colours, hair and glasses rather than people: nobody can be recognised by it. It "
@@ -48,11 +48,11 @@ PORTRAITS = (
     "another picture of the same person and the mean colours of its face, hair and background; it enters as a bias and "
     "as a map.",
     "    {command}",
-    "{steps:,} steps in {minutes:.0f} minutes, one thread on two busy cores of an AMD EPYC (avx512).",
+    "{steps:,} steps in {minutes:.0f} minutes, one thread on a core of its own, AMD EPYC (avx512).",
     "    condgen portraits --source face.jpg\n    condgen interpolate a.jpg b.jpg",
     "{figures}",
-    "What comes out is a drawing: of a photograph it keeps the colour of the face rather than the features, and "
-    "hair as the embedding suggests. It cannot be used to recognise or imitate anybody.",
+    "What comes out is a drawing: of a photograph it keeps the colours of face and hair rather than the features. It "
+    "cannot be used to recognise or imitate anybody.",
 )
 
 
@@ -140,7 +140,7 @@ def main() -> None:
     )
     save_model(model, portable(model.recipe), FOLDER / "face-embedding", card, force=True, halved=True)
     model = load(options.portraits)
-    recipe = portable(model.recipe)
+    recipe = portable(model.recipe).model_copy(update={"sample": read_recipe("portraits").sample})  # as drawn today
     card = text(
         PORTRAITS,
         side=model.info.height,
