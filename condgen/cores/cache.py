@@ -39,8 +39,33 @@ class _Memory:
         self.begun = self.rows = -1
 
 
+class Kept:
+    """What was made of a core's weights alone, for as long as they stay what they are: for all batches that it draws.
+
+    Folding, ordering and packing weights takes a sixth of what a batch of 8 does (PixelCNN++, 40 filters, 32x32).
+    """
+
+    def __init__(self) -> None:
+        self._weights: list[Tensor] = []
+        self.made: dict[Hashable, Any] = {}
+
+    def check(self, core: nn.Module) -> None:
+        """Forgets everything if a number in ``core`` has changed: all are compared, whoever changed them."""
+        weights = [*core.parameters(), *core.buffers()]
+        if len(weights) != len(self._weights) or not all(map(_same, weights, self._weights)):
+            self.made = {}
+            self._weights = [weight.detach().clone() for weight in weights]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
+
+
 class Cache:
     """The memory of one batch of images, and the place that is being computed.
+
+    Args:
+        kept: what batches before this one have made of the weights.
 
     Attributes:
         batch: B.
@@ -50,8 +75,9 @@ class Cache:
         native: whether steps may be compiled C; for fp32 on a CPU.
     """
 
-    def __init__(self, batch: int, width: int, native: bool = False) -> None:
+    def __init__(self, batch: int, width: int, native: bool = False, kept: Kept | None = None) -> None:
         self.batch = batch
+        self.kept = kept or Kept()
         self.native = native
         self.scale = 0
         self._lifted = 0
@@ -105,6 +131,14 @@ class Cache:
             self._memory.states[key] = make()
         state: State = self._memory.states[key]
         return state
+
+    def of_weights(self, layer: nn.Module, what: str, make: Callable[[], State]) -> State:
+        """``make()``, which is of the weights of ``layer`` alone, for batches of this size: once while they stay."""
+        key = (layer, what, self.batch, self._full_width)
+        if key not in self.kept.made:
+            self.kept.made[key] = make()
+        made: State = self.kept.made[key]
+        return made
 
     def step(self, step: Step) -> None:
         """Leaves a step behind: from now on it is part of every pixel of this kind."""

@@ -51,7 +51,7 @@ class GuidedCore(nn.Module):
         """The memory of the 2 B, at the place of the memory of the B, which keeps it."""
         if cache is None:
             return None
-        both = cache.of(self, lambda: Cache(2 * cache.batch, cache.width, cache.native))
+        both = cache.of(self, lambda: Cache(2 * cache.batch, cache.width, cache.native, cache.kept))
         both.move(cache.row, cache.column)
         return both
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from condgen.cores.cache import Cache, Step
-from condgen.cores.packed import Packed
+from condgen.cores.packed import Packed, packed
 from condgen.cores.steps import Here, PixelStrip, RowStrip, flat, matrix, put
 
 
@@ -21,7 +21,7 @@ def vertical_row(layer: Any, x: Here, cache: Cache) -> Here | None:
     s, batch = layer.stride[0], len(x.values)
 
     def make() -> tuple[Step, Step, Here]:
-        convolution, like = Packed(layer.weight, layer.bias, (s, s)), layer.weight.detach()
+        convolution, like = cache.of_weights(layer, "row", lambda: packed(layer)), layer.bias.detach()
         strip = RowStrip(batch, layer.in_channels, layer.kernel_size, cache.width, like)
         y = Here.of((batch, cache.width // s), layer.out_channels, like)
 
@@ -49,11 +49,11 @@ def corner_pixel(layer: Any, x: Here, cache: Cache) -> Here | None:
     s = layer.stride[0]
 
     def make() -> tuple[Step, Step, Here]:
-        B, width, weight = len(x.values), cache.width, layer.weight.detach()
-        strip = PixelStrip(B, layer.in_channels, layer.kernel_size, width, weight)
-        beside = Packed(weight[:, :, :-1], layer.bias, (1, s))
-        above = weight.new_zeros(width // s, B, layer.out_channels)
-        y = Here.of((B,), layer.out_channels, weight)
+        B, width, like = len(x.values), cache.width, layer.bias.detach()
+        strip = PixelStrip(B, layer.in_channels, layer.kernel_size, width, like)
+        beside = cache.of_weights(layer, "above", lambda: Packed(layer.weight[:, :, :-1], layer.bias, (1, s)))
+        above = like.new_zeros(width // s, B, layer.out_channels)
+        y = Here.of((B,), layer.out_channels, like)
 
         def begin() -> None:
             if cache.row % s == 0:
@@ -62,7 +62,7 @@ def corner_pixel(layer: Any, x: Here, cache: Cache) -> Here | None:
 
         cache.row_step(begin)
         values, out, places, windows, columns = x.values, y.values, strip.places, strip.windows, above.unbind(0)
-        taps = matrix(weight)
+        taps = cache.of_weights(layer, "taps", lambda: matrix(layer.weight))
         return (
             lambda c: places[c].copy_(values),
             lambda c: torch.addmm(columns[c // s], windows[c], taps, out=out),
@@ -80,11 +80,12 @@ def corner_pixel(layer: Any, x: Here, cache: Cache) -> Here | None:
 def up_row(layer: Any, x: Here | None, cache: Cache) -> Here:
     """A fine row of an ``UpConv``; ``x`` is None where the coarse input has not moved."""
     kh = layer.kernel_size[0]
-    weight, bias = layer.weight.detach(), layer.bias.detach()
+    bias = layer.bias.detach()
+    weight = cache.of_weights(layer, "weight", lambda: layer.weight.detach())
 
     def make() -> tuple[RowStrip, Here]:
-        strip = RowStrip(cache.batch, len(weight), ((kh + 1) // 2, 1), cache.width // 2, weight)
-        return strip, Here.of((cache.batch, cache.width), weight.shape[1], weight)
+        strip = RowStrip(cache.batch, len(weight), ((kh + 1) // 2, 1), cache.width // 2, bias)
+        return strip, Here.of((cache.batch, cache.width), weight.shape[1], bias)
 
     strip, y = cache.of(layer, make)
     if x is not None:
@@ -115,20 +116,21 @@ def up_pixel(layer: Any, x: Here | None, cache: Cache) -> Here:
     def make() -> tuple[PixelStrip, Here]:
         # as many coarse rows and columns, up to the last, as reach here
         coarse = (kh + 1) // 2 + 1, (kw + 1) // 2
-        strip = PixelStrip(cache.batch, layer.in_channels, coarse, cache.width // 2, layer.weight.detach())
+        strip = PixelStrip(cache.batch, layer.in_channels, coarse, cache.width // 2, layer.bias.detach())
 
         def begin() -> None:
             if cache.row % 2 == 0:
                 strip.begin_row()
 
         cache.row_step(begin)
-        return strip, Here.of((cache.batch,), layer.out_channels, layer.weight.detach())
+        return strip, Here.of((cache.batch,), layer.out_channels, layer.bias.detach())
 
     strip, y = cache.of(layer, make)
     row, column = cache.row % 2, cache.column % 2
 
     def make_step() -> Step:
-        weight, bias, out = layer.weight.detach(), layer.bias.detach(), y.values
+        weight = cache.of_weights(layer, "weight", lambda: layer.weight.detach())
+        bias, out = layer.bias.detach(), y.values
         sources = []
         for t, a in enumerate(range(row, kh, 2)):
             for u, b in enumerate(range(column, kw, 2)):

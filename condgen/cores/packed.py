@@ -30,13 +30,16 @@ class Packed:
         self._bias, self._stride = None if bias is None else bias.detach(), list(stride)
         self._packed: Tensor | None = None
         self._packs = weight.device.type == "cpu" and weight.dtype == torch.float32 and _onednn()
+        if self._packs:
+            self._run: Any = torch.ops.mkldnn._convolution_pointwise.default
+            self._run_and_add: Any = torch.ops.mkldnn._convolution_pointwise_.binary
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, N, H', W')."""
         if not self._packs:
             return F.conv2d(x, self._weight, self._bias, self._stride)
         weight, stride = self._order(x), self._stride
-        y: Tensor = _run()(x, weight, self._bias, _ZEROS, stride, _ONES, 1, "none", (), "")
+        y: Tensor = self._run(x, weight, self._bias, _ZEROS, stride, _ONES, 1, "none", (), "")
         return y
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
@@ -44,7 +47,7 @@ class Packed:
         if not (self._packs and y.is_contiguous(memory_format=torch.channels_last)):  # oneDNN adds in no other order
             return y.add_(self(x))
         weight, stride = self._order(x), self._stride
-        _run_and_add()(y, x, weight, self._bias, _ZEROS, stride, _ONES, 1, "add", 1.0, None, (), None)
+        self._run_and_add(y, x, weight, self._bias, _ZEROS, stride, _ONES, 1, "add", 1.0, None, (), None)
         return y
 
     def _order(self, x: Tensor) -> Tensor:
@@ -52,6 +55,11 @@ class Packed:
             order = torch.ops.mkldnn._reorder_convolution_weight
             self._packed = order(self._weight, _ZEROS, self._stride, _ONES, 1, list(x.shape))
         return self._packed
+
+
+def packed(convolution: Any) -> Packed:
+    """The weights, bias and stride of a layer."""
+    return Packed(convolution.weight, convolution.bias, convolution.stride)
 
 
 _ZEROS, _ONES = [0, 0], [1, 1]
@@ -63,11 +71,3 @@ def _onednn() -> bool:
         return False
     names = ("_reorder_convolution_weight", "_convolution_pointwise", "_convolution_pointwise_")
     return all(hasattr(torch.ops.mkldnn, name) for name in names)
-
-
-def _run() -> Any:
-    return torch.ops.mkldnn._convolution_pointwise.default
-
-
-def _run_and_add() -> Any:
-    return torch.ops.mkldnn._convolution_pointwise_.binary

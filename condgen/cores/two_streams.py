@@ -153,8 +153,8 @@ class TwoStreams(nn.Module):
 
     def terms(self, condition: Condition, keep: bool = False) -> Terms:
         """The condition, in this core's precision, as its layers take it; ``keep``: for use over and over."""
-        weight = self.out.weight
-        return self.conditioning(condition.to(weight.device, weight.dtype), keep)
+        like: Any = self.out.bias  # its weight would be folded
+        return self.conditioning(condition.to(like.device, like.dtype), keep)
 
     @abstractmethod
     def vertical(

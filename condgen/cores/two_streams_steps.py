@@ -9,6 +9,7 @@ Legend: B images, F filters, W pixels of a row at the block's resolution.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from condgen import native
 from condgen.cores.cache import Cache, Step
-from condgen.cores.packed import Packed
+from condgen.cores.packed import Packed, packed
 from condgen.cores.steps import Here, PixelStrip, RowStrip, activate, flat, matrix, put, way
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def start_rows(above: Any, row: Any, cache: Cache) -> tuple[Here, Here]:
     """Two ``VerticalConv`` of the image and of ones, shifted down: row 0 has nothing at all."""
 
     def make() -> tuple[Step, Here, Here]:
-        B, width, like = cache.batch, cache.width, above.weight.detach()
-        convolutions = [Packed(conv.weight, conv.bias) for conv in (above, row)]
+        B, width, like = cache.batch, cache.width, above.bias.detach()
+        convolutions = [cache.of_weights(conv, "row", partial(packed, conv)) for conv in (above, row)]
         strips = [RowStrip(B, above.in_channels, conv.kernel_size, width, like) for conv in (above, row)]
         u, ul = (Here.of((B, width), above.out_channels, like) for _ in strips)
 
@@ -55,11 +56,11 @@ def start_pixel(layer: Any, above: Here, cache: Cache) -> Here:
     """The first ``CornerConv`` of the image and of ones, shifted right, and ``above``: column 0 has nothing else."""
 
     def make() -> tuple[Step, Here]:
-        kh = layer.kernel_size[0]
-        weight, convolution = layer.weight.detach(), Packed(layer.weight[:, :, :-1], layer.bias)
-        B, outputs, channels = cache.batch, len(weight), weight.shape[1] - 1
-        of_row, before = weight.new_zeros(cache.width, B, outputs), weight.new_ones(B, channels + 1)
-        y = Here.of((B,), outputs, weight)
+        kh, like = layer.kernel_size[0], layer.bias.detach()
+        convolution = cache.of_weights(layer, "above", lambda: Packed(layer.weight[:, :, :-1], layer.bias))
+        B, outputs, channels = cache.batch, layer.out_channels, layer.in_channels - 1
+        of_row, before = like.new_zeros(cache.width, B, outputs), like.new_ones(B, channels + 1)
+        y = Here.of((B,), outputs, like)
 
         def begin() -> None:
             r = cache.row
@@ -71,7 +72,8 @@ def start_pixel(layer: Any, above: Here, cache: Cache) -> Here:
             of_row[1:] += beside[:, :, 0].permute(2, 0, 1)
 
         cache.row_step(begin)
-        columns, colours, taps, out = of_row.unbind(0), before[:, :channels], matrix(weight), y.values
+        taps = cache.of_weights(layer, "taps", partial(_taps, layer))
+        columns, colours, out = of_row.unbind(0), before[:, :channels], y.values
 
         def step(c: int) -> None:
             if c == 0:
@@ -91,7 +93,7 @@ def recall_pixel(recall: Any, x: Here, cache: Cache) -> None:
     """Adds to ``x`` what the mean over the pixels before this one tells: a running sum."""
 
     def make() -> Step:
-        into, told = matrix(recall.what.weight), matrix(recall.told.weight)
+        into, told = (cache.of_weights(layer, "taps", partial(_taps, layer)) for layer in (recall.what, recall.told))
         into_bias, told_bias = recall.what.bias.detach(), recall.told.bias.detach()
         B, width = cache.batch, cache.width
         before, hidden = into.new_ones(B, len(into)), Here.of((B,), into.shape[1], into)
@@ -128,21 +130,42 @@ def resnet(block: Any, feature: Any, terms: Terms, auxiliary: tuple[Any, ...], c
     return y
 
 
-def _parts(block: Any) -> list[Tensor]:
-    """The weights of the 1x1 layer for each of the auxiliary features."""
-    return [] if block.nin is None else list(block.nin.weight.detach().split(block.nin.inputs, dim=1))
+def _part(block: Any, number: int) -> Tensor:
+    """The weights of the 1x1 layer for one of the auxiliary features."""
+    part: Tensor = block.nin.weight.detach().split(block.nin.inputs, dim=1)[number]
+    return part
+
+
+def _packed_part(block: Any, number: int) -> Packed:
+    return Packed(_part(block, number))
+
+
+def _part_taps(block: Any, number: int) -> Tensor:
+    return matrix(_part(block, number))
+
+
+def _taps(layer: Any) -> Tensor:
+    return matrix(layer.weight)
+
+
+def _packed_parts(block: Any, auxiliary: list[Here], cache: Cache) -> list[tuple[Tensor, Packed]]:
+    """Of the auxiliary features that are there as rows: the row, (B, C, 1, W), and the 1x1 convolution over it."""
+    found = [(number, _rows(other).row) for number, other in enumerate(auxiliary) if other.by_rows]
+    return [
+        (row, cache.of_weights(block, f"packed part {number}", partial(_packed_part, block, number)))
+        for number, row in found
+    ]
 
 
 def _row_resnet(block: Any, x: Here, terms: Terms, auxiliary: list[Here], cache: Cache) -> tuple[Step, Here]:
-    bias, like = block.conv_in.bias.detach(), block.conv_in.weight.detach()
-    if block.nin is not None:
-        bias = bias + block.nin.bias.detach()
-    first, second = Packed(like, bias), Packed(block.conv_out.weight, block.conv_out.bias)
+    like = _opening_bias(block)
+    first = cache.of_weights(block, "first row", lambda: Packed(block.conv_in.weight, _opening_bias(block)))
+    second = cache.of_weights(block, "second row", lambda: packed(block.conv_out))
     B, width, filters = cache.batch, cache.width, len(like)
     hidden, y = (Here.of((B, width), filters, like) for _ in range(2))
     inner = RowStrip(B, block.conv_out.in_channels, block.conv_out.kernel_size, width, like)
     outer = _rows(x)
-    others = [(_rows(other).row, Packed(part)) for other, part in zip(auxiliary, _parts(block), strict=True)]
+    others = _packed_parts(block, auxiliary, cache)
     nonlinearity = activate(block.activation.nonlinearity, hidden, inner.places)
     opening, values, hidden_values, out = hidden.values.new_empty(B, width, filters), x.values, hidden.values, y.values
 
@@ -161,18 +184,22 @@ def _row_resnet(block: Any, x: Here, terms: Terms, auxiliary: list[Here], cache:
 
 
 def _pixel_resnet(block: Any, x: Here, terms: Terms, auxiliary: list[Here], cache: Cache) -> tuple[Step, Here]:
-    first, second = block.conv_in.weight.detach(), block.conv_out.weight.detach()
-    B, width, filters = cache.batch, cache.width, len(first)
-    outer, inner = _pixels(x), PixelStrip(B, second.shape[1], block.conv_out.kernel_size, width, first)
-    hidden, y = (Here.of((B,), filters, first) for _ in range(2))
+    like = _opening_bias(block)
+    B, width, filters = cache.batch, cache.width, len(like)
+    outer, inner = _pixels(x), PixelStrip(B, block.conv_out.in_channels, block.conv_out.kernel_size, width, like)
+    hidden, y = (Here.of((B,), filters, like) for _ in range(2))
     # what the row brings to each of the two convolutions
-    in_row, gates_row = first.new_zeros(width, B, filters), first.new_zeros(width, B, 2 * filters)
-    gates = first.new_empty(B, 2 * filters)
-    parts = list(zip(auxiliary, _parts(block), strict=True))
-    cache.row_step(_row_share(block, (first, second), (outer, inner), (in_row, gates_row), parts, terms, cache))
+    in_row, gates_row = like.new_zeros(width, B, filters), like.new_zeros(width, B, 2 * filters)
+    gates = like.new_empty(B, 2 * filters)
+    cache.row_step(_row_share(block, (outer, inner), (in_row, gates_row), auxiliary, terms, cache))
 
-    others = [(_pixels(other).places, matrix(part)) for other, part in parts if not other.by_rows]
-    first, second = matrix(first), matrix(second)
+    of_pixels = [(number, other) for number, other in enumerate(auxiliary) if not other.by_rows]
+    others = [
+        (_pixels(other).places, cache.of_weights(block, f"part {k}", partial(_part_taps, block, k)))
+        for k, other in of_pixels
+    ]
+    first = cache.of_weights(block, "first", partial(_taps, block.conv_in))
+    second = cache.of_weights(block, "second", partial(_taps, block.conv_out))
     if cache.native and block.activation.nonlinearity == "concat_elu" and len(others) < 2:
         places, taps = others[0] if others else (None, None)
         ways = [way([x.values]), way([y.values]), way(in_row.unbind(0)), way(gates_row.unbind(0))]
@@ -200,20 +227,28 @@ def _pixel_resnet(block: Any, x: Here, terms: Terms, auxiliary: list[Here], cach
     return step, y
 
 
+def _opening_bias(block: Any) -> Tensor:
+    """Of the first convolution and of the 1x1 layer beside it, (F,)."""
+    bias: Tensor = block.conv_in.bias.detach()
+    return bias if block.nin is None else bias + block.nin.bias.detach()
+
+
 def _row_share(
-    block: Any, weights: tuple[Tensor, Tensor], strips: tuple[PixelStrip, PixelStrip], shares: tuple[Tensor, Tensor],
-    auxiliary: list[tuple[Here, Tensor]], terms: Terms, cache: Cache,
+    block: Any, strips: tuple[PixelStrip, PixelStrip], shares: tuple[Tensor, Tensor], auxiliary: list[Here],
+    terms: Terms, cache: Cache,
 ) -> Callable[[], None]:  # fmt: skip
     """The row step of a resnet at pixels: what rows above, the vertical stream and the condition bring to its two
-    convolutions, whose ``weights``, inputs and ``shares`` are given."""
-    biases = [block.conv_in.bias.detach(), block.conv_out.bias.detach()]
-    if block.nin is not None:
-        biases[0] = biases[0] + block.nin.bias.detach()
-    rows = [(_rows(other).row, Packed(part)) for other, part in auxiliary if other.by_rows]
-    (outer, inner), looks_up, constant = strips, weights[0].shape[2] > 1, []
-    first, second = (Packed(weight[:, :, :-1], bias) for weight, bias in zip(weights, biases, strict=True))
-    if not looks_up:
-        constant = [bias.view(1, -1, 1, 1).expand(cache.batch, -1, 1, cache.width) for bias in biases]
+    convolutions, whose inputs and ``shares`` are given."""
+    rows, (outer, inner) = _packed_parts(block, auxiliary, cache), strips
+    convolutions, biases = (block.conv_in, block.conv_out), (_opening_bias(block), block.conv_out.bias.detach())
+    looks_up = block.conv_in.kernel_size[0] > 1
+    constant = [bias.view(1, -1, 1, 1).expand(cache.batch, -1, 1, cache.width) for bias in biases]
+
+    def above(number: int) -> Packed:
+        return Packed(convolutions[number].weight[:, :, :-1], biases[number])
+
+    if looks_up:
+        first, second = (cache.of_weights(block, f"above {number}", partial(above, number)) for number in (0, 1))
 
     def begin() -> None:
         into = first(outer.above()) if looks_up else constant[0].clone()
@@ -242,7 +277,7 @@ def _pixels(x: Here) -> PixelStrip:
 
 def head_pixel(layer: Any, features: Tensor, cache: Cache) -> Tensor:
     """elu and a ``Pointwise``: (B, F, 1, 1) -> (B, outputs, 1, 1)."""
-    taps, bias = matrix(layer.weight), layer.bias.detach()
+    taps, bias = cache.of_weights(layer, "taps", partial(_taps, layer)), layer.bias.detach()
     x = Here(features[None, :, :, 0, 0])
     active, parameters = torch.empty_like(x.values), taps.new_empty(cache.batch, len(bias))
     nonlinearity = activate("elu", x, [active])

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
 from condgen import native
-from condgen.cores.cache import Cache
+from condgen.cores.cache import Cache, Kept
 from condgen.cores.conditioning import Terms
 from condgen.likelihoods import Likelihood, Temperature, scaled
 from condgen.samplers.start import canvas
 
 _SCORED = 1 << 22
 """Parameters that are kept until their pixels are scored together: one row costs nearly as much as many."""
+_kept: WeakKeyDictionary[Any, Kept] = WeakKeyDictionary()
+"""Of every core that has drawn and is still there."""
 
 
 @parametrize.cached()
@@ -49,7 +52,9 @@ def cached(
         pixels, half = scaled(x, likelihood.levels, dtype), x.new_full((), (likelihood.levels - 1) / 2, dtype=dtype)
         of_rows = pixels.new_empty(B, rows, W, likelihood.outputs).permute(0, 3, 1, 2)
         fits = dtype == torch.float32 and x.device.type == "cpu"
-        cache = Cache(B, W, fits and (native.available() if compiled is None else compiled))
+        kept = _kept.setdefault(core, Kept())
+        kept.check(core)
+        cache = Cache(B, W, fits and (native.available() if compiled is None else compiled), kept)
         drawer = likelihood.drawer(noise, temperature)
         whole = parameters = of_rows  # until there are any
         for row in range(H):
