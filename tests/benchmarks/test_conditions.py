@@ -46,7 +46,7 @@ def test_the_vector_has_the_numbers_of_the_map(conditions: Any, recipe: str) -> 
     images = {"image": torch.arange(2 * 768, dtype=torch.int64).remainder(251).to(torch.uint8).view(2, 3, 16, 16)}
     images["index"] = torch.arange(2)
     torch.manual_seed(0)
-    made = {
+    made: dict[str, Any] = {
         name: build_model(r := conditions.recipe_of(name, arguments, 8), planned_info(r)).encoder
         for name in ("map", "vector")
     }
